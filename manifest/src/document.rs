@@ -1,0 +1,116 @@
+//! The manifest as a user sees it: release, content and holders in one JSON document.
+
+use crate::{Content, Hash, Holder, NodeId, Release, content::ContentId};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// One name, what it stands for, and who has each chunk of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The release's name.
+    pub name: String,
+    /// The release's version, from 1.
+    pub version: u64,
+    /// Bytes of the file.
+    pub size: u64,
+    /// SHA-256 of the whole file.
+    pub sha256: Hash,
+    /// Bytes of every chunk but the last.
+    pub chunk_size: u32,
+    /// The content's id.
+    pub content: ContentId,
+    /// Whose key signed the release.
+    pub publisher: NodeId,
+    /// Every chunk, in order.
+    pub chunks: Vec<ManifestChunk>,
+}
+
+/// One chunk of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestChunk {
+    /// The file's name with the chunk's number, counted from 1, before the extension.
+    pub name: String,
+    /// The chunk's index, counted from 0.
+    pub index: u32,
+    /// First byte in the file.
+    pub offset: u64,
+    /// Number of bytes.
+    pub size: u32,
+    /// SHA-256 of those bytes.
+    pub sha256: Hash,
+    /// Addresses of the nodes that have the chunk.
+    pub peers: Vec<SocketAddr>,
+}
+
+impl Manifest {
+    /// Puts a manifest together. The content must be the release's.
+    pub fn new(release: &Release, content: &Content, holders: &[Holder]) -> Self {
+        let geometry = content.geometry();
+        let chunk = |(index, sha256): (u32, &Hash)| {
+            let extent = geometry
+                .extent(index)
+                .expect("a content has as many hashes as chunks");
+            let mut peers: Vec<SocketAddr> = Vec::new();
+            for holder in holders.iter().filter(|holder| holder.have.contains(index)) {
+                if !peers.contains(&holder.source.address) {
+                    peers.push(holder.source.address);
+                }
+            }
+            ManifestChunk {
+                name: release.name.of_chunk(index),
+                index,
+                offset: extent.offset,
+                size: extent.size,
+                sha256: *sha256,
+                peers,
+            }
+        };
+        Self {
+            name: release.name.to_string(),
+            version: release.version,
+            size: geometry.size(),
+            sha256: content.sha256(),
+            chunk_size: geometry.chunk_size(),
+            content: release.content,
+            publisher: release.publisher,
+            chunks: (0..).zip(content.chunks()).map(chunk).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bitmap, Geometry, Source, release::tests::signed};
+
+    #[test]
+    fn the_document_is_as_promised() {
+        let geometry = Geometry::new(2500, 1024).expect("within limits");
+        let content =
+            Content::new(geometry, Hash::of(b"whole"), vec![Hash::of(b"part"); 3]).expect("three");
+        let mut have = Bitmap::empty(3);
+        have.insert(2);
+        let source = |port| Source {
+            node: NodeId([1; 32]),
+            address: ([127, 0, 0, 1], port).into(),
+        };
+        let holders = [
+            Holder {
+                source: source(7001),
+                have: Bitmap::full(3),
+            },
+            Holder {
+                source: source(40001),
+                have,
+            },
+        ];
+        let release = signed(1);
+        let manifest = Manifest::new(release.unverified(), &content, &holders);
+        let json = serde_json::to_string_pretty(&manifest).expect("plain data") + "\n";
+        assert_eq!(json, include_str!("../../data/golden/manifest.json"));
+        assert_eq!(
+            serde_json::from_str::<Manifest>(&json).expect("our own"),
+            manifest
+        );
+    }
+}

@@ -1,0 +1,37 @@
+//! What every node of Anchorage must agree on: content, releases, holders, wire messages, limits.
+//!
+//! No sockets, no files, no clock and no `unsafe` in here; whatever comes off a network or a disk is
+//! decoded and validated by this crate before anything else looks at it.
+//!
+//! | module | what it fixes |
+//! | --- | --- |
+//! | [`content`], [`geometry`] | how a file is cut into chunks, and the canonical list that names it |
+//! | [`release`], [`name`] | a name and a version for a content, signed by its publisher |
+//! | [`bitmap`], [`holder`] | who has which chunks |
+//! | [`wire`], [`codec`] | the messages, and their bytes |
+//! | [`document`] | the manifest as a user sees it: one JSON document |
+//! | [`limits`] | how large anything may be |
+
+pub mod bitmap;
+pub mod codec;
+pub mod content;
+pub mod document;
+pub mod geometry;
+pub mod hash;
+mod hex;
+pub mod holder;
+pub mod limits;
+pub mod name;
+pub mod node_id;
+pub mod release;
+pub mod wire;
+
+pub use bitmap::Bitmap;
+pub use content::{Content, ContentId};
+pub use document::Manifest;
+pub use geometry::Geometry;
+pub use hash::Hash;
+pub use holder::{Holder, Source};
+pub use name::Name;
+pub use node_id::NodeId;
+pub use release::{Release, Signature, SignedRelease};

@@ -1,0 +1,8 @@
+//! An Anchorage node: client and server at once.
+
+pub mod config;
+pub mod failure;
+pub mod framed;
+pub mod identity;
+pub mod output;
+pub mod tls;
