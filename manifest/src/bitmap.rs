@@ -238,9 +238,9 @@ mod tests {
 
     fn bitmap(len: u32, set: &BTreeSet<u32>) -> Bitmap {
         let mut bitmap = Bitmap::empty(len);
-        set.iter().for_each(|&index| {
+        for &index in set {
             bitmap.insert(index);
-        });
+        }
         bitmap
     }
 

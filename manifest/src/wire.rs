@@ -315,8 +315,9 @@ pub(crate) mod examples {
         for (name, body) in all() {
             use std::fmt::Write as _;
             write!(text, "{name} ").expect("a string grows");
-            body.iter()
-                .for_each(|byte| write!(text, "{byte:02x}").expect("a string grows"));
+            for byte in body {
+                write!(text, "{byte:02x}").expect("a string grows");
+            }
             text.push('\n');
         }
         assert_eq!(

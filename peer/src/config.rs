@@ -63,11 +63,11 @@ impl Config {
             if !ids.insert(anchor.id) {
                 bail!("it names anchor {} twice", anchor.id);
             }
-            if !anchor
+            let port = anchor
                 .address
                 .rsplit_once(':')
-                .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-            {
+                .map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(_))) {
                 bail!(
                     "the address of anchor {} is not HOST:PORT: {:?}",
                     anchor.id,

@@ -5,4 +5,6 @@ pub mod failure;
 pub mod framed;
 pub mod identity;
 pub mod output;
+pub mod serve;
+pub mod store;
 pub mod tls;

@@ -1,0 +1,323 @@
+//! One connection of the chunk plane, seen from the node that was dialled: the reader.
+
+use super::{
+    Deposit, Server,
+    outbox::{self, Item, Outbox},
+};
+use crate::{framed, store::Place, store::Slot};
+use anchorage_manifest::{
+    Content, ContentId, Geometry,
+    limits::{FRAME_SIZE_MAX, PROTOCOL_VERSION},
+    wire::{Answer, Ask, Refusal},
+};
+use anyhow::{Context as _, Result};
+use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    net::TcpStream,
+    sync::oneshot,
+    task::spawn_blocking,
+    time::timeout,
+};
+use tokio_rustls::server::TlsStream;
+
+/// How long a connection may say nothing.
+const IDLE_DEADLINE: Duration = Duration::from_secs(300);
+
+/// How long the bytes of a frame's body or of a chunk may take; slower than any line worth having.
+const BODY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Contents that one connection may be interested in.
+const INTERESTS_MAX: usize = 256;
+
+/// Why the reader stops: the other side has earned an explanation, or is gone.
+enum End {
+    Refused(Refusal),
+    Gone,
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<anyhow::Error> for End {
+    fn from(error: anyhow::Error) -> Self {
+        match framed::nonsense(&error) {
+            Some(why) => Self::Refused(Refusal::Malformed(why)),
+            None => Self::Gone,
+        }
+    }
+}
+
+struct Connection<R> {
+    server: Arc<Server>,
+    stream: R,
+    outbox: Arc<Outbox>,
+    interests: BTreeSet<ContentId>,
+    admitted: BTreeMap<ContentId, Geometry>,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn run(server: Arc<Server>, stream: TlsStream<TcpStream>) {
+    drop(stream.get_ref().0.set_nodelay(true));
+    let (reader, writer) = tokio::io::split(stream);
+    let outbox = Arc::new(Outbox::default());
+    let mut connection = Connection {
+        server: server.clone(),
+        stream: reader,
+        outbox: outbox.clone(),
+        interests: BTreeSet::new(),
+        admitted: BTreeMap::new(),
+    };
+    let reading = async {
+        let end = connection.read().await;
+        outbox.close(match end {
+            Err(End::Refused(refusal)) => Some(refusal),
+            Ok(()) | Err(End::Gone) => None,
+        });
+        // A reader that has ended leaves the last words to the writer.
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = reading => {}
+        _ = outbox.clone().send(server, writer) => {}
+    }
+}
+
+impl<R: AsyncRead + Unpin> Connection<R> {
+    async fn read(&mut self) -> Result<(), End> {
+        match self.ask().await? {
+            Some(Ask::Hello {
+                version: PROTOCOL_VERSION,
+            }) => {
+                self.answer(Answer::Welcome {
+                    version: PROTOCOL_VERSION,
+                })?;
+            }
+            Some(Ask::Hello { .. }) => {
+                return Err(Refusal::Version {
+                    supported: PROTOCOL_VERSION,
+                }
+                .into());
+            }
+            Some(_) => {
+                return Err(Refusal::Malformed("the first message is not Hello".to_owned()).into());
+            }
+            None => return Ok(()),
+        }
+        while let Some(ask) = self.ask().await? {
+            match ask {
+                Ask::Hello { .. } => {
+                    return Err(Refusal::Malformed("Hello a second time".to_owned()).into());
+                }
+                Ask::GetList { content } => match self.slot(content).await {
+                    Some(slot) => self.push(Item::List(slot))?,
+                    None => self.answer(Answer::Missing {
+                        content,
+                        index: None,
+                    })?,
+                },
+                Ask::Interested { content } => self.interested(content).await?,
+                Ask::Get { content, index } => match self.slot(content).await {
+                    Some(slot) => self.push(Item::Chunk(slot, index))?,
+                    None => self.answer(Answer::Missing {
+                        content,
+                        index: Some(index),
+                    })?,
+                },
+                Ask::Cancel { content, index } => self.outbox.cancel(content, index),
+                Ask::Offer { content } => self.offer(content).await?,
+                Ask::PutList { content, size } => self.put_list(content, size).await?,
+                Ask::Put {
+                    content,
+                    index,
+                    size,
+                } => self.put(content, index, size).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask(&mut self) -> Result<Option<Ask>, End> {
+        match timeout(
+            IDLE_DEADLINE,
+            framed::read(&mut self.stream, FRAME_SIZE_MAX),
+        )
+        .await
+        {
+            Ok(read) => Ok(read?),
+            Err(_) => Err(Refusal::Malformed("nothing was said for too long".to_owned()).into()),
+        }
+    }
+
+    async fn interested(&mut self, content: ContentId) -> Result<(), End> {
+        let Some(slot) = self.slot(content).await else {
+            return self.answer(Answer::Missing {
+                content,
+                index: None,
+            });
+        };
+        if self.interests.len() >= INTERESTS_MAX {
+            return Err(Refusal::Busy.into());
+        }
+        let have = if self.interests.insert(content) {
+            outbox::interest(&self.outbox, &slot)
+        } else {
+            slot.have()
+        };
+        self.answer(Answer::Bitmap { content, have })
+    }
+
+    async fn offer(&mut self, content: ContentId) -> Result<(), End> {
+        let Some(deposits) = &self.server.deposits else {
+            return self.refuse(Refusal::Malformed(
+                "nothing is stored for others here".to_owned(),
+            ));
+        };
+        let (reply, geometry) = oneshot::channel();
+        let asked = deposits.send(Deposit::Admit { content, reply }).await;
+        match (asked, geometry.await) {
+            (Ok(()), Ok(Some(geometry))) => {
+                self.admitted.insert(content, geometry);
+                let have = self.slot(content).await.map(|slot| slot.have());
+                self.answer(Answer::Offered { content, have })
+            }
+            (Ok(()), Ok(None)) => self.refuse(Refusal::UnknownContent),
+            _ => self.refuse(Refusal::Busy),
+        }
+    }
+
+    async fn put_list(&mut self, content: ContentId, size: u32) -> Result<(), End> {
+        let Some(&geometry) = self.admitted.get(&content) else {
+            return Err(
+                Refusal::Malformed("PutList of a content that was not offered".to_owned()).into(),
+            );
+        };
+        // 56 bytes of header and 32 a chunk: whatever claims another size is not read.
+        if u64::from(size) != 56 + 32 * u64::from(geometry.chunks()) {
+            return Err(Refusal::Mismatch.into());
+        }
+        let bytes = self.body(size).await?;
+        let store = self.server.store.clone();
+        let made = spawn_blocking(move || {
+            let list = Content::decode_as(&bytes, content)
+                .ok()
+                .filter(|list| list.geometry() == geometry);
+            match list {
+                Some(list) => store
+                    .create(&list, &Place::inside())
+                    .map(drop)
+                    .map_err(|error| Refusal::Storage(format!("{error:#}"))),
+                None => Err(Refusal::Mismatch),
+            }
+        });
+        match made.await.context("BUG: making a slot panicked")? {
+            Ok(()) => self.stored(content, None).await,
+            Err(refusal) => self.refuse(refusal),
+        }
+    }
+
+    async fn put(&mut self, content: ContentId, index: u32, size: u32) -> Result<(), End> {
+        let extent = self
+            .admitted
+            .get(&content)
+            .and_then(|geometry| geometry.extent(index));
+        let (Some(extent), Some(slot)) = (extent, self.slot(content).await) else {
+            return Err(Refusal::Malformed("Put of what was not offered".to_owned()).into());
+        };
+        if size != extent.size {
+            return Err(Refusal::Mismatch.into());
+        }
+        let permits = self.server.incoming.clone().acquire_many_owned(size).await;
+        let permits = permits.context("BUG: the semaphore is never closed")?;
+        let bytes = self.body(size).await?;
+        let store = spawn_blocking(move || {
+            let stored = slot.store(index, &bytes);
+            drop(permits);
+            stored
+        });
+        let (server, outbox) = (self.server.clone(), self.outbox.clone());
+        // The next chunk is read while this one is hashed and written.
+        tokio::spawn(async move {
+            let answer = match store.await {
+                Ok(Ok(true)) => {
+                    server.deposited(content, Some(index)).await;
+                    Answer::Stored {
+                        content,
+                        index: Some(index),
+                    }
+                }
+                Ok(Ok(false)) => Answer::Refused {
+                    refusal: Refusal::Mismatch,
+                },
+                Ok(Err(error)) => Answer::Refused {
+                    refusal: Refusal::Storage(format!("{error:#}")),
+                },
+                Err(_) => Answer::Refused {
+                    refusal: Refusal::Busy,
+                },
+            };
+            // A publisher that does not read its answers is hung up on by the reader, sooner or later.
+            let _ = outbox.push(Item::Answer(answer));
+        });
+        Ok(())
+    }
+
+    async fn body(&mut self, size: u32) -> Result<Vec<u8>, End> {
+        let mut bytes = vec![0; size as usize];
+        match timeout(BODY_DEADLINE, self.stream.read_exact(&mut bytes)).await {
+            Ok(Ok(_)) => {
+                self.server.traffic.count_in(bytes.len());
+                Ok(bytes)
+            }
+            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        }
+    }
+
+    async fn stored(&mut self, content: ContentId, index: Option<u32>) -> Result<(), End> {
+        self.server.deposited(content, index).await;
+        self.answer(Answer::Stored { content, index })
+    }
+
+    /// The slot of a content; what another process of this node has just made is looked for too.
+    async fn slot(&self, content: ContentId) -> Option<Arc<Slot>> {
+        if let Some(slot) = self.server.store.slot(content) {
+            return Some(slot);
+        }
+        let store = self.server.store.clone();
+        spawn_blocking(move || {
+            store.refresh(content);
+            store.slot(content)
+        })
+        .await
+        .ok()
+        .flatten()
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Result<(), End> {
+        self.answer(Answer::Refused { refusal })
+    }
+
+    fn answer(&self, answer: Answer) -> Result<(), End> {
+        self.push(Item::Answer(answer))
+    }
+
+    fn push(&self, item: Item) -> Result<(), End> {
+        if self.outbox.push(item) {
+            Ok(())
+        } else {
+            Err(Refusal::Busy.into())
+        }
+    }
+}
+
+impl Server {
+    async fn deposited(&self, content: ContentId, index: Option<u32>) {
+        if let Some(deposits) = &self.deposits {
+            // Nobody listens any more when the process is on its way out.
+            drop(deposits.send(Deposit::Stored { content, index }).await);
+        }
+    }
+}
