@@ -131,6 +131,16 @@ impl Bitmap {
         Self::ones_of(self.words.iter().map(|word| !word)).take_while(|&index| index < self.len)
     }
 
+    /// The chunks in both sets, in order.
+    pub fn intersection<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = u32> + 'a {
+        Self::ones_of(
+            self.words
+                .iter()
+                .zip(&other.words)
+                .map(|(one, two)| one & two),
+        )
+    }
+
     /// The first chunk not in the set; the length if there is none.
     pub fn first_missing(&self) -> u32 {
         self.missing().next().unwrap_or(self.len)
@@ -257,6 +267,12 @@ mod tests {
             let missing: Vec<u32> = (0..len).filter(|index| !model.contains(index)).collect();
             prop_assert_eq!(subject.first_missing(), missing.first().copied().unwrap_or(len));
             prop_assert_eq!(subject.missing().collect::<Vec<_>>(), missing);
+        }
+
+        #[test]
+        fn intersections_are_those_of_sets(one in btree_set(0u32..200, 0..100), two in btree_set(0u32..200, 0..100)) {
+            let both: Vec<u32> = one.intersection(&two).copied().collect();
+            prop_assert_eq!(bitmap(200, &one).intersection(&bitmap(200, &two)).collect::<Vec<_>>(), both);
         }
 
         #[test]

@@ -124,9 +124,9 @@ mod tests {
 
     fn sample(chunks: usize) -> (Vec<u8>, Content) {
         let bytes: Vec<u8> = (0..chunks * CHUNK - 5)
-            .map(|i| (i / 7 % 251) as u8 ^ 1)
+            .map(|i| u8::try_from(i / 7 % 251).expect("below 256") ^ 1)
             .collect();
-        let geometry = Geometry::new(bytes.len() as u64, CHUNK as u32).expect("within limits");
+        let geometry = Geometry::new(bytes.len() as u64, 1024).expect("within limits");
         let hashes = bytes.chunks(CHUNK).map(Hash::of).collect();
         let content = Content::new(geometry, Hash::of(&bytes), hashes).expect("as many");
         (bytes, content)

@@ -204,6 +204,17 @@ impl Slot {
         Ok(())
     }
 
+    /// Begins anew: the file holds nothing yet.
+    pub fn reset(&self) {
+        self.forget();
+        self.state().in_doubt = false;
+    }
+
+    /// The first chunk that is not there; their number if all are.
+    pub fn first_missing(&self) -> u32 {
+        self.state().have.first_missing()
+    }
+
     /// Takes every mark away: the file is not what it was. What cannot be written down is at least not served.
     pub fn forget(&self) {
         let mut state = self.state();

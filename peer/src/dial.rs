@@ -1,0 +1,87 @@
+//! Dialling a source: a connection of the chunk plane, seen from the node that asks.
+
+use crate::{framed, identity::Identity, tls};
+use anchorage_manifest::{
+    Content, ContentId, Source,
+    content::LIST_SIZE_MAX,
+    limits::{FRAME_SIZE_MAX, PROTOCOL_VERSION},
+    wire::{ALPN_CHUNKS, Answer, Ask},
+};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use std::time::Duration;
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// How long connecting, handshake and greeting may take together.
+const DIAL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a list may take.
+const LIST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A connection to a source that has been greeted.
+pub type Stream = TlsStream<TcpStream>;
+
+/// Connects to a source, which must prove that it is the node it is said to be.
+pub async fn dial(identity: &Identity, source: Source) -> Result<Stream> {
+    let dialling = async {
+        let stream = TcpStream::connect(source.address).await?;
+        stream.set_nodelay(true)?;
+        let config = tls::client_config(identity, ALPN_CHUNKS, Some(source.node))?;
+        let mut stream = TlsConnector::from(config)
+            .connect(tls::server_name(), stream)
+            .await?;
+        framed::write(
+            &mut stream,
+            &Ask::Hello {
+                version: PROTOCOL_VERSION,
+            },
+        )
+        .await?;
+        match framed::expect(&mut stream, FRAME_SIZE_MAX).await? {
+            Answer::Welcome {
+                version: PROTOCOL_VERSION,
+            } => Ok(stream),
+            other => Err(unexpected(&other)),
+        }
+    };
+    let operand = || format!("cannot talk to {}", source.address);
+    timeout(DIAL_DEADLINE, dialling)
+        .await
+        .map_err(|_| anyhow!("no answer"))
+        .flatten()
+        .with_context(operand)
+}
+
+/// Fetches a content's list.
+pub async fn get_list(stream: &mut Stream, content: ContentId) -> Result<Content> {
+    let fetching = async {
+        framed::write(stream, &Ask::GetList { content }).await?;
+        let size = loop {
+            match framed::expect(stream, FRAME_SIZE_MAX).await? {
+                Answer::List {
+                    content: same,
+                    size,
+                } if same == content => break size as usize,
+                Answer::Have { .. } => {}
+                Answer::Missing { .. } => bail!("it does not have the list"),
+                other => return Err(unexpected(&other)),
+            }
+        };
+        ensure!(size <= LIST_SIZE_MAX, "peer sent a list of {size} bytes");
+        let mut bytes = vec![0; size];
+        stream.read_exact(&mut bytes).await?;
+        Content::decode_as(&bytes, content).context("peer sent what is not the list")
+    };
+    timeout(LIST_DEADLINE, fetching)
+        .await
+        .map_err(|_| anyhow!("the list does not arrive"))
+        .flatten()
+}
+
+/// An answer that fits no question that was asked.
+pub fn unexpected(answer: &Answer) -> anyhow::Error {
+    match answer {
+        Answer::Refused { refusal } => anyhow!("it refuses: {refusal}"),
+        other => anyhow!("it sent an answer that does not fit: {other:?}"),
+    }
+}

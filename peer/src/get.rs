@@ -1,0 +1,331 @@
+//! `get`: a name becomes a file.
+//!
+//! resolve → list → place → [`fetch`] → whole-file hash → the file gets its name. Every step can be repeated:
+//! what an earlier run stored is marked, and only the rest is fetched.
+
+mod connection;
+mod fetch;
+mod prefix;
+mod sources;
+
+use crate::{
+    event::{Done, Event, Events, Share},
+    failure::{Exit, Failure},
+    lookup,
+    node::Node,
+    session::Session,
+    store::{Place, Slot, Stamp},
+};
+use anchorage_manifest::{
+    Content, ContentId, Hash, Name, Release, Source,
+    wire::{Reply, Request},
+};
+use anyhow::{Context as _, Result, anyhow};
+use fetch::Fetch;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File},
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::task::spawn_blocking;
+
+/// What is to be fetched.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Get {
+    /// The release's name.
+    pub name: String,
+    /// The file or directory to write to; absolute.
+    pub output: PathBuf,
+    /// Whether a file with other content may be replaced.
+    pub force: bool,
+    /// Seconds without progress after which it gives up.
+    pub timeout_s: u64,
+}
+
+/// Fetches a file.
+pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(), Failure> {
+    let started = Instant::now();
+    let name: Name = request
+        .name
+        .parse()
+        .map_err(|error| Failure::new(Exit::Usage, error))?;
+    let path = if request.output.is_dir() {
+        request.output.join(name.as_str())
+    } else {
+        request.output.clone()
+    };
+    node.join().await?;
+    let anchors = node.anchors(events).await?;
+    let signed = lookup::resolve(&anchors, &name, events).await?;
+    let release = signed.unverified();
+    let _claim = Claim::take(node, release)?;
+    if let Some(slot) = node.store.slot(release.content)
+        && is_complete_at(&slot, &path)
+    {
+        finish(node, &slot).await;
+        events.tell(done(&slot, release, &path, started, true, Vec::new()));
+        return Ok(());
+    }
+    let content = list(node, &anchors, release, request.timeout_s).await?;
+    let (slot, adopted) = {
+        let (node, path, name, force) = (node.clone(), path.clone(), name.clone(), request.force);
+        spawn_blocking(move || place(&node, &content, &path, name, force))
+            .await
+            .context("BUG: placing the file panicked")??
+    };
+    let mut shares = Vec::new();
+    if !adopted {
+        shares = fetch_verified(node, &slot, request, events).await?;
+        let (slot, path) = (slot.clone(), path.clone());
+        spawn_blocking(move || slot.complete_as(&path))
+            .await
+            .context("BUG: renaming panicked")??;
+    }
+    finish(node, &slot).await;
+    events.tell(done(&slot, release, &path, started, adopted, shares));
+    Ok(())
+}
+
+/// Fetches until the whole file matches. What does not was changed on disk by somebody else, and is fetched anew.
+async fn fetch_verified(
+    node: &Arc<Node>,
+    slot: &Arc<Slot>,
+    request: &Get,
+    events: &Events,
+) -> Result<Vec<Share>, Failure> {
+    let mut shares = Vec::new();
+    loop {
+        let fetch = Fetch::new(node.clone(), slot.clone(), &request.name, events.clone());
+        let sha256 = fetch
+            .run(Duration::from_secs(request.timeout_s), &mut shares)
+            .await?;
+        if sha256 == slot.content().sha256() {
+            return Ok(shares);
+        }
+        let again = slot.clone();
+        spawn_blocking(move || again.recheck())
+            .await
+            .context("BUG: rechecking panicked")??;
+        if slot.have().is_full() {
+            let error = anyhow!(
+                "{}: every chunk matches its hash, but the whole file is {sha256} and not {}",
+                request.name,
+                slot.content().sha256()
+            );
+            return Err(Failure::new(Exit::Mismatch, error)
+                .hint("the publisher has made a release that contradicts itself"));
+        }
+        events.warn(format!(
+            "{} was changed by somebody else while it was fetched; fetching what is wrong again",
+            slot.path().display()
+        ));
+    }
+}
+
+/// Tells the anchors that the node has all of it, and flushes the file to the disk when there is time.
+async fn finish(node: &Arc<Node>, slot: &Arc<Slot>) {
+    for session in node
+        .sessions
+        .iter()
+        .filter(|session| session.connected().is_some())
+    {
+        session.flush().await;
+        // An anchor that is down at this moment hears of it when it is back.
+        drop(session.announce(slot).await);
+    }
+    let slot = slot.clone();
+    // A file that could not be flushed stays in doubt until it was: that is what the doubt is for.
+    spawn_blocking(move || drop(slot.settle()));
+}
+
+fn done(
+    slot: &Slot,
+    release: &Release,
+    path: &Path,
+    started: Instant,
+    already_complete: bool,
+    from: Vec<Share>,
+) -> Event {
+    Event::Done(Done {
+        name: release.name.to_string(),
+        path: path.to_owned(),
+        bytes: slot.content().geometry().size(),
+        seconds: started.elapsed().as_secs_f64(),
+        sha256: slot.content().sha256(),
+        already_complete,
+        from,
+    })
+}
+
+/// The right to fetch a content; two at once would write to the same file.
+struct Claim {
+    node: Arc<Node>,
+    content: ContentId,
+}
+
+impl Claim {
+    fn take(node: &Arc<Node>, release: &Release) -> Result<Self, Failure> {
+        let content = release.content;
+        let is_new = node
+            .fetching
+            .lock()
+            .expect("no holder of this lock panics")
+            .insert(content);
+        if is_new {
+            return Ok(Self {
+                node: node.clone(),
+                content,
+            });
+        }
+        Err(anyhow!("{} is being fetched by this node already", release.name).into())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.node
+            .fetching
+            .lock()
+            .expect("no holder of this lock panics")
+            .remove(&self.content);
+    }
+}
+
+/// The list of chunks; who has it is asked again and again until somebody does.
+async fn list(
+    node: &Arc<Node>,
+    anchors: &[&Session],
+    release: &Release,
+    timeout_s: u64,
+) -> Result<Arc<Content>, Failure> {
+    let deadline = Instant::now() + Duration::from_secs(timeout_s);
+    loop {
+        let mut sources: Vec<Source> = Vec::new();
+        for (_, reply) in lookup::ask(
+            anchors,
+            &Request::Watch {
+                content: release.content,
+            },
+        )
+        .await
+        {
+            if let Ok(Reply::Watching { sources: more }) = reply {
+                sources.extend(more);
+            }
+        }
+        match lookup::list(node, release, sources).await {
+            Err(failure) if failure.exit == Exit::Incomplete && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            Err(failure) if failure.exit == Exit::Incomplete => {
+                return Err(failure.hint("the publisher may have to serve it: `peer serve`"));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether the node has the content, whole, as the file at `path`, and nobody has touched it since.
+fn is_complete_at(slot: &Slot, path: &Path) -> bool {
+    let place = slot.place();
+    let unchanged = fs::metadata(path).is_ok_and(|now| place.stamp == Some(Stamp::of(&now)));
+    slot.have().is_full() && !slot.in_doubt() && unchanged && is_same(&slot.path(), path)
+}
+
+fn is_same(one: &Path, two: &Path) -> bool {
+    match (fs::canonicalize(one), fs::canonicalize(two)) {
+        (Ok(one), Ok(two)) => one == two,
+        _ => one == two,
+    }
+}
+
+/// The slot whose file will become `path`, and whether a file that is there already is the right one. Blocks.
+fn place(
+    node: &Node,
+    content: &Content,
+    path: &Path,
+    name: Name,
+    force: bool,
+) -> Result<(Arc<Slot>, bool), Failure> {
+    let directory = path.parent().context("the output has no directory")?;
+    if !directory.is_dir() {
+        return Err(anyhow!("the directory {} does not exist", directory.display()).into());
+    }
+    if path.exists() {
+        if holds(path, content).with_context(|| format!("cannot read {}", path.display()))? {
+            let slot = node
+                .store
+                .create(content, &Place::of_complete(path, name)?)?;
+            slot.mark_all()?;
+            return Ok((slot, true));
+        }
+        if !force {
+            let error = anyhow!("{} exists and has other content", path.display());
+            return Err(Failure::new(Exit::Failed, error)
+                .hint("--force replaces it, -o PATH writes elsewhere"));
+        }
+    }
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let known = node.store.slot(content.id());
+    if let Some(slot) = &known {
+        if slot.in_doubt() {
+            slot.recheck()?;
+        }
+        if slot.place().stamp.is_none() && slot.path().exists() {
+            if !is_same(&slot.path(), &part) {
+                slot.move_part(&part)?;
+            }
+            return Ok((slot.clone(), false));
+        }
+        if slot.have().is_full() {
+            let operand = || {
+                format!(
+                    "cannot copy {} to {}",
+                    slot.path().display(),
+                    part.display()
+                )
+            };
+            fs::copy(slot.path(), &part).with_context(operand)?;
+        }
+    } else if part.exists() && !force {
+        let error = anyhow!("{} exists and is not of this node's making", part.display());
+        return Err(
+            Failure::new(Exit::Failed, error).hint("--force replaces it, -o PATH writes elsewhere")
+        );
+    }
+    let existed = part.exists();
+    let slot = node.store.create(content, &Place::of_part(&part, name))?;
+    if existed {
+        slot.recheck()?;
+    } else {
+        slot.reset();
+    }
+    Ok((slot, false))
+}
+
+/// Whether the file at `path` is the content, whole.
+fn holds(path: &Path, content: &Content) -> std::io::Result<bool> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    if size != content.geometry().size() {
+        return Ok(false);
+    }
+    let mut buffer = vec![0; content.geometry().chunk_size() as usize];
+    for (index, hash) in (0..).zip(content.chunks()) {
+        let extent = content
+            .geometry()
+            .extent(index)
+            .expect("as many hashes as chunks");
+        let bytes = &mut buffer[..extent.size as usize];
+        file.read_exact(bytes)?;
+        if Hash::of(bytes) != *hash {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,273 @@
+//! One connection of the chunk plane, seen from the node that fetches.
+//!
+//! The reader takes a chunk whole into memory, within what all connections together may hold, and gives it to a
+//! thread that hashes and writes it, while the next one is already being read and decrypted.
+
+use crate::{
+    dial::{self, Stream},
+    framed,
+    node::Node,
+    scheduler::SourceId,
+    store::Slot,
+};
+use anchorage_manifest::{
+    Bitmap, ContentId, Source, codec,
+    limits::FRAME_SIZE_MAX,
+    wire::{Answer, Ask},
+};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf},
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::spawn_blocking,
+    time::timeout,
+};
+
+/// Bytes between two reports of what came, so that a stall is told from a slow line.
+const REPORT_SIZE: usize = 256 << 10;
+
+/// Time between two reports on a slow line.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
+
+/// Buffers that are kept for the next chunks.
+const BUFFERS_MAX: usize = 8;
+
+/// How long the source may refuse to take a request.
+const WRITE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the fetch wants of a connection.
+#[derive(Debug)]
+pub(super) enum Command {
+    Get(u32),
+    Cancel(u32),
+}
+
+/// What a connection tells the fetch.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// It is up, and the source has these chunks.
+    Up(Bitmap),
+    /// The source has these chunks as well.
+    Have(Vec<u32>),
+    /// Bytes came.
+    Received(u64),
+    /// A chunk of so many bytes is verified and stored.
+    Stored(u32, u32),
+    /// The source does not have a chunk.
+    Missing(u32),
+    /// A chunk does not match its hash.
+    Corrupt(u32),
+    /// A verified chunk cannot be written: nothing that another source could mend.
+    Unwritable(anyhow::Error),
+    /// The connection has ended.
+    Down(anyhow::Error),
+}
+
+/// What the connections of one fetch share.
+pub(super) struct Shared {
+    node: Arc<Node>,
+    slot: Arc<Slot>,
+    reports: mpsc::UnboundedSender<(SourceId, Report)>,
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        node: Arc<Node>,
+        slot: Arc<Slot>,
+        reports: mpsc::UnboundedSender<(SourceId, Report)>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            slot,
+            reports,
+            buffers: Mutex::default(),
+        })
+    }
+
+    fn tell(&self, id: SourceId, report: Report) {
+        // When the fetch is over, nobody wants to know.
+        drop(self.reports.send((id, report)));
+    }
+
+    fn buffer(&self, size: u32) -> Vec<u8> {
+        let mut buffer = self
+            .buffers
+            .lock()
+            .expect("no holder of this lock panics")
+            .pop()
+            .unwrap_or_default();
+        buffer.resize(size as usize, 0);
+        buffer
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        let mut buffers = self.buffers.lock().expect("no holder of this lock panics");
+        if buffers.len() < BUFFERS_MAX {
+            buffers.push(buffer);
+        }
+    }
+}
+
+/// Runs a connection from the first word to the last.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    id: SourceId,
+    source: Source,
+    commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let ended = match converse(&shared, id, source, commands).await {
+        Ok(()) => anyhow!("not needed any more"),
+        Err(error) => error.context(source.address.to_string()),
+    };
+    shared.tell(id, Report::Down(ended));
+}
+
+async fn converse(
+    shared: &Arc<Shared>,
+    id: SourceId,
+    source: Source,
+    commands: mpsc::UnboundedReceiver<Command>,
+) -> Result<()> {
+    let content = shared.slot.id();
+    let mut stream = dial::dial(&shared.node.identity, source).await?;
+    framed::write(&mut stream, &Ask::Interested { content }).await?;
+    let (reader, writer) = tokio::io::split(stream);
+    tokio::select! {
+        read = read(shared, id, reader) => read,
+        written = write(content, writer, commands) => written,
+    }
+}
+
+/// Turns commands into asks; as many in one go as there are.
+async fn write(
+    content: ContentId,
+    mut writer: WriteHalf<Stream>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) -> Result<()> {
+    let mut waiting = Vec::new();
+    while commands.recv_many(&mut waiting, 256).await > 0 {
+        let mut bytes = Vec::new();
+        for command in waiting.drain(..) {
+            bytes.extend_from_slice(&match command {
+                Command::Get(index) => codec::frame(&Ask::Get { content, index }),
+                Command::Cancel(index) => codec::frame(&Ask::Cancel { content, index }),
+            });
+        }
+        let written = async {
+            writer.write_all(&bytes).await?;
+            writer.flush().await
+        };
+        timeout(WRITE_DEADLINE, written)
+            .await
+            .context("it reads nothing")??;
+    }
+    Ok(())
+}
+
+async fn read(shared: &Arc<Shared>, id: SourceId, mut reader: ReadHalf<Stream>) -> Result<()> {
+    let geometry = shared.slot.content().geometry();
+    let content = shared.slot.id();
+    loop {
+        match framed::expect(&mut reader, FRAME_SIZE_MAX).await? {
+            Answer::Bitmap {
+                content: same,
+                have,
+            } if same == content => {
+                ensure!(
+                    have.len() == geometry.chunks(),
+                    "peer sent a bitmap of {} chunks",
+                    have.len()
+                );
+                shared.tell(id, Report::Up(have));
+            }
+            Answer::Have {
+                content: same,
+                chunks,
+            } if same == content => {
+                shared.tell(id, Report::Have(chunks));
+            }
+            Answer::Missing {
+                content: same,
+                index,
+            } if same == content => match index {
+                Some(index) => shared.tell(id, Report::Missing(index)),
+                None => bail!("it does not have the content"),
+            },
+            Answer::Chunk {
+                content: same,
+                index,
+                size,
+            } if same == content => {
+                if geometry
+                    .extent(index)
+                    .is_none_or(|extent| extent.size != size)
+                {
+                    shared.tell(id, Report::Corrupt(index));
+                    bail!("peer sent {size} bytes as chunk {index}");
+                }
+                let permit = shared.node.incoming.clone().acquire_many_owned(size).await;
+                let permit = permit.context("BUG: the semaphore is never closed")?;
+                let bytes = receive(shared, id, &mut reader, size).await?;
+                store(shared, id, index, bytes, permit);
+            }
+            other => return Err(dial::unexpected(&other)),
+        }
+    }
+}
+
+/// Reads a chunk's bytes, telling now and then that they come.
+async fn receive(
+    shared: &Shared,
+    id: SourceId,
+    reader: &mut ReadHalf<Stream>,
+    size: u32,
+) -> Result<Vec<u8>> {
+    let mut bytes = shared.buffer(size);
+    let mut filled = 0;
+    let mut told = 0;
+    let mut told_at = Instant::now();
+    while filled < bytes.len() {
+        let count = reader
+            .read(&mut bytes[filled..])
+            .await
+            .context("the connection broke")?;
+        ensure!(count > 0, "it hung up within a chunk");
+        filled += count;
+        if filled == bytes.len()
+            || filled - told >= REPORT_SIZE
+            || told_at.elapsed() >= REPORT_EVERY
+        {
+            shared.node.fetched.count_in(filled - told);
+            shared.tell(id, Report::Received((filled - told) as u64));
+            told = filled;
+            told_at = Instant::now();
+        }
+    }
+    Ok(bytes)
+}
+
+/// Hashes and writes a chunk on a thread of its own, and tells what became of it.
+fn store(
+    shared: &Arc<Shared>,
+    id: SourceId,
+    index: u32,
+    bytes: Vec<u8>,
+    permit: OwnedSemaphorePermit,
+) {
+    let shared = shared.clone();
+    spawn_blocking(move || {
+        let report = match shared.slot.store(index, &bytes) {
+            Ok(true) => Report::Stored(index, u32::try_from(bytes.len()).expect("a chunk's size")),
+            Ok(false) => Report::Corrupt(index),
+            Err(error) => Report::Unwritable(error),
+        };
+        shared.give_back(bytes);
+        drop(permit);
+        shared.tell(id, report);
+    });
+}

@@ -1,0 +1,454 @@
+//! The driver of one fetch: connections, scheduler, prefix hash and anchors, brought together. Dull on purpose.
+
+use super::{
+    connection::{self, Command, Report, Shared},
+    prefix::Prefix,
+    sources::Sources,
+};
+use crate::{
+    event::{Event as Told, Events, Phase, Progress, Share},
+    failure::{Exit, Failure},
+    node::Node,
+    scheduler::{Action, Event, Scheduler, SourceId},
+    session::News,
+    store::Slot,
+    time::Time,
+};
+use anchorage_manifest::{
+    Hash, Source,
+    wire::{Push, Reply, Request},
+};
+use anyhow::{Context as _, Result, anyhow};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Arc, mpsc as std_mpsc},
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet, spawn_blocking},
+    time::sleep_until,
+};
+
+/// Time between two events of progress.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// Time between two times that the anchors are asked for sources, should a push have been lost.
+const WATCH_EVERY: Duration = Duration::from_secs(5);
+
+/// One fetch.
+pub(super) struct Fetch {
+    node: Arc<Node>,
+    slot: Arc<Slot>,
+    name: String,
+    events: Events,
+    epoch: Instant,
+    scheduler: Scheduler,
+    sources: Sources,
+    links: BTreeMap<SourceId, Link>,
+    tasks: JoinSet<()>,
+    actions: Vec<Action>,
+    meter: Meter,
+    progressed: Instant,
+    /// Why the connection before this one ended, for whoever asks why nothing comes.
+    last_down: Option<anyhow::Error>,
+}
+
+struct Link {
+    source: Source,
+    is_anchor: bool,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+/// Bytes a second, smoothed over about a second.
+struct Meter {
+    bytes: u64,
+    since: Instant,
+    rate: f64,
+}
+
+/// What the driver waited for.
+enum Wake {
+    Report(SourceId, Report),
+    News(News),
+    Missed,
+    Watched(Vec<Source>),
+    Time,
+}
+
+impl Fetch {
+    pub(super) fn new(node: Arc<Node>, slot: Arc<Slot>, name: &str, events: Events) -> Self {
+        let geometry = slot.content().geometry();
+        Self {
+            scheduler: Scheduler::new(geometry, slot.have(), fastrand::u64(..)),
+            node,
+            slot,
+            name: name.to_owned(),
+            events,
+            epoch: Instant::now(),
+            sources: Sources::default(),
+            links: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            actions: Vec::new(),
+            meter: Meter {
+                bytes: 0,
+                since: Instant::now(),
+                rate: 0.0,
+            },
+            progressed: Instant::now(),
+            last_down: None,
+        }
+    }
+
+    /// Fetches what is missing; the SHA-256 of the file as it is then. Who sent what is added to `shares`.
+    pub(super) async fn run(
+        mut self,
+        timeout: Duration,
+        shares: &mut Vec<Share>,
+    ) -> Result<Hash, Failure> {
+        let (wake, woken) = std_mpsc::channel();
+        let prefix = Prefix::resume(self.slot.clone());
+        let hashing: JoinHandle<Result<Option<Hash>>> = spawn_blocking(move || prefix.run(&woken));
+        let (told, mut reports) = mpsc::unbounded_channel();
+        let shared = Shared::new(self.node.clone(), self.slot.clone(), told);
+        let mut news = self.node.news();
+        let (found, mut watched) = mpsc::unbounded_channel();
+        self.watch(&found, None);
+        let mut watch_again = Instant::now() + WATCH_EVERY;
+        let mut progress_at = Instant::now();
+        while !self.scheduler.is_done() {
+            self.dial(&shared);
+            let wake_at = self.deadline(progress_at.min(watch_again));
+            let woke = tokio::select! {
+                Some((id, report)) = reports.recv() => Wake::Report(id, report),
+                told = news.recv() => told.map_or_else(|_| Wake::Missed, Wake::News),
+                Some(sources) = watched.recv() => Wake::Watched(sources),
+                () = sleep_until(wake_at.into()) => Wake::Time,
+            };
+            match woke {
+                Wake::Report(id, report) => self.report(id, report, shares, &wake)?,
+                Wake::News(News::Connected { anchor }) => self.watch(&found, Some(anchor)),
+                Wake::News(News::Push(push)) => self.push(&push),
+                Wake::News(News::Joined { .. }) => {}
+                Wake::Missed => self.watch(&found, None),
+                Wake::Watched(sources) => sources.into_iter().for_each(|source| self.learn(source)),
+                Wake::Time => {
+                    let now = self.now();
+                    if self
+                        .scheduler
+                        .deadline()
+                        .is_some_and(|deadline| deadline <= now)
+                    {
+                        self.handle(Event::Tick);
+                    }
+                }
+            }
+            let now = Instant::now();
+            if now >= watch_again {
+                self.watch(&found, None);
+                watch_again = now + WATCH_EVERY;
+            }
+            if now >= progress_at {
+                self.tell_progress();
+                progress_at = now + PROGRESS_EVERY;
+            }
+            if self.progressed.elapsed() >= timeout {
+                return Err(self.nothing_comes(timeout));
+            }
+        }
+        self.tell_progress();
+        drop(wake);
+        let hash = hashing.await.context("BUG: hashing panicked")??;
+        Ok(hash.context("BUG: the file is whole and its hash is not")?)
+    }
+
+    fn report(
+        &mut self,
+        id: SourceId,
+        report: Report,
+        shares: &mut Vec<Share>,
+        wake: &std_mpsc::Sender<()>,
+    ) -> Result<(), Failure> {
+        match report {
+            Report::Up(have) => {
+                if let Some(link) = self.links.get(&id) {
+                    self.sources.up(link.source.node);
+                }
+                self.handle(Event::Bitmap(id, have));
+            }
+            Report::Have(chunks) => self.handle(Event::Have(id, chunks)),
+            Report::Received(bytes) => {
+                self.meter.count(bytes);
+                self.handle(Event::Received(id, bytes));
+            }
+            Report::Stored(index, size) => {
+                self.stored(id, index, size, shares);
+                // The hash may be done, or have failed; its own end says which.
+                let _ = wake.send(());
+                self.handle(Event::Stored(id, index));
+            }
+            Report::Missing(index) => self.handle(Event::Missing(id, index)),
+            Report::Corrupt(index) => self.handle(Event::Corrupt(id, index)),
+            Report::Unwritable(error) => {
+                return Err(Failure::from(error).hint(format!(
+                    "what is there stays in {}: make room and run the same command again",
+                    self.slot.path().display()
+                )));
+            }
+            Report::Down(error) => {
+                self.handle(Event::Gone(id));
+                if let Some(link) = self.links.remove(&id) {
+                    self.sources.down(id, link.source.node, self.now());
+                }
+                self.last_down = Some(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn stored(&mut self, id: SourceId, index: u32, size: u32, shares: &mut Vec<Share>) {
+        self.progressed = Instant::now();
+        let Some(link) = self.links.get(&id) else {
+            return;
+        };
+        for session in &self.node.sessions {
+            session.ack(self.slot.id(), index, link.source.node);
+        }
+        let address = link.source.address;
+        let share = match shares.iter_mut().find(|share| share.address == address) {
+            Some(share) => share,
+            None => {
+                shares.push(Share {
+                    address,
+                    anchor: link.is_anchor,
+                    bytes: 0,
+                    chunks: 0,
+                });
+                shares.last_mut().expect("pushed just now")
+            }
+        };
+        share.bytes += u64::from(size);
+        share.chunks += 1;
+    }
+
+    /// Gives the scheduler an event and does what it says.
+    fn handle(&mut self, event: Event) {
+        let now = self.now();
+        self.scheduler.handle(now, event, &mut self.actions);
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::Get(id, index) => self.order(id, Command::Get(index)),
+                Action::Cancel(id, index) => self.order(id, Command::Cancel(index)),
+                Action::Drop(id) => self.hang_up(id),
+                Action::Blame(id, chunk) => {
+                    if let Some(Source { node, address }) =
+                        self.links.get(&id).map(|link| link.source)
+                    {
+                        self.sources.ban(node);
+                        self.events.tell(Told::Liar {
+                            address,
+                            node,
+                            chunk,
+                        });
+                        let same: Vec<SourceId> = self.links_of(node);
+                        same.into_iter().for_each(|id| self.hang_up(id));
+                    }
+                }
+            }
+        }
+    }
+
+    fn links_of(&self, node: anchorage_manifest::NodeId) -> Vec<SourceId> {
+        self.links
+            .iter()
+            .filter(|(_, link)| link.source.node == node)
+            .map(|(&id, _)| id)
+            .collect()
+    }
+
+    fn order(&self, id: SourceId, command: Command) {
+        if let Some(link) = self.links.get(&id) {
+            // A connection that has just ended reports that itself.
+            drop(link.commands.send(command));
+        }
+    }
+
+    /// A connection without commands ends, and reports that it is down; until then it keeps its place.
+    fn hang_up(&mut self, id: SourceId) {
+        if let Some(link) = self.links.get_mut(&id) {
+            (link.commands, _) = mpsc::unbounded_channel();
+        }
+    }
+
+    fn dial(&mut self, shared: &Arc<Shared>) {
+        for (id, source) in self.sources.pick(self.now()) {
+            let (commands, orders) = mpsc::unbounded_channel();
+            let is_anchor = self.node.is_anchor(source.node);
+            self.links.insert(
+                id,
+                Link {
+                    source,
+                    is_anchor,
+                    commands,
+                },
+            );
+            self.tasks
+                .spawn(connection::run(shared.clone(), id, source, orders));
+        }
+        while self.tasks.try_join_next().is_some() {}
+    }
+
+    fn learn(&mut self, source: Source) {
+        if source.node != self.node.identity.id() {
+            self.sources.learn(source);
+        }
+    }
+
+    fn push(&mut self, push: &Push) {
+        match *push {
+            Push::Came { content, source } if content == self.slot.id() => self.learn(source),
+            Push::Gone { content, node } if content == self.slot.id() => self.sources.lose(node),
+            Push::Came { .. } | Push::Gone { .. } | Push::Reannounce => {}
+        }
+    }
+
+    /// Asks one anchor, or all, for sources.
+    fn watch(&mut self, found: &mpsc::UnboundedSender<Vec<Source>>, anchor: Option<u32>) {
+        let is_asked = |id: u32| anchor.is_none_or(|anchor| anchor == id);
+        for session in self
+            .node
+            .sessions
+            .iter()
+            .filter(|session| is_asked(session.anchor.id))
+        {
+            if session.connected().is_none() {
+                continue;
+            }
+            let (session, found, content) = (session.clone(), found.clone(), self.slot.id());
+            self.tasks.spawn(async move {
+                let reply = session.request(Request::Watch { content }).await;
+                if let Ok(Reply::Watching { sources }) = reply {
+                    drop(found.send(sources));
+                }
+            });
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::default() + self.epoch.elapsed()
+    }
+
+    fn deadline(&self, otherwise: Instant) -> Instant {
+        let earliest = [self.scheduler.deadline(), self.sources.deadline()]
+            .into_iter()
+            .flatten()
+            .min();
+        match earliest {
+            Some(Time(us)) => otherwise.min(self.epoch + Duration::from_micros(us)),
+            None => otherwise,
+        }
+    }
+
+    fn tell_progress(&mut self) {
+        let geometry = self.slot.content().geometry();
+        let missing = self.scheduler.missing_count();
+        let bytes = geometry
+            .size()
+            .saturating_sub(u64::from(missing) * u64::from(geometry.chunk_size()));
+        self.events.tell(Told::Progress(Progress {
+            name: self.name.clone(),
+            phase: Phase::Fetching,
+            bytes,
+            size: geometry.size(),
+            bytes_per_second: self.meter.read(),
+            sources: self.scheduler.sources(),
+        }));
+    }
+
+    /// Why it gives up.
+    fn nothing_comes(&mut self, timeout: Duration) -> Failure {
+        let mut what = format!(
+            "nothing of {} has come for {} s; {} of {} chunks are missing ({})",
+            self.name,
+            timeout.as_secs(),
+            self.scheduler.missing_count(),
+            self.slot.content().chunks().len(),
+            ranges(self.scheduler.missing()),
+        );
+        let sourceless = self.scheduler.sourceless();
+        if sourceless > 0 {
+            write!(what, "; nobody who can be reached has {sourceless} of them")
+                .expect("a string grows");
+        }
+        let error = match self.last_down.take() {
+            Some(down) => anyhow!("{what}; last: {down:#}"),
+            None => anyhow!(what),
+        };
+        Failure::new(Exit::Incomplete, error).hint(format!(
+            "what is there stays in {}: run the same command again to continue",
+            self.slot.path().display()
+        ))
+    }
+}
+
+impl Meter {
+    fn count(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    fn read(&mut self) -> f64 {
+        let seconds = self.since.elapsed().as_secs_f64();
+        if seconds > 0.05 {
+            let weight = 1.0 - (-seconds).exp();
+            self.rate += weight * (self.bytes as f64 / seconds - self.rate);
+            self.bytes = 0;
+            self.since = Instant::now();
+        }
+        self.rate
+    }
+}
+
+/// Chunk numbers in words, counted from 1: "3, 7–9 and more".
+fn ranges(chunks: impl Iterator<Item = u32>) -> String {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for number in chunks.map(|index| u64::from(index) + 1) {
+        let is_full = ranges.len() == 8;
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ if is_full => {
+                ranges.push((0, 0));
+                break;
+            }
+            _ => ranges.push((number, number)),
+        }
+    }
+    let words: Vec<String> = ranges
+        .iter()
+        .map(|&(first, last)| match (first, last) {
+            (0, _) => "and more".to_owned(),
+            _ if first == last => first.to_string(),
+            _ => format!("{first}–{last}"),
+        })
+        .collect();
+    words.join(", ")
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.tasks.abort_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn missing_chunks_are_told_in_ranges() {
+        assert_eq!(super::ranges([0, 4, 5, 6, 9].into_iter()), "1, 5–7, 10");
+        assert_eq!(
+            super::ranges((0..40).step_by(2)),
+            "1, 3, 5, 7, 9, 11, 13, 15, and more"
+        );
+        assert_eq!(super::ranges(std::iter::empty()), "");
+    }
+}

@@ -1,0 +1,180 @@
+//! Whom to dial: the nodes that are said to have something, and how they have behaved so far.
+
+use crate::{scheduler::SourceId, time::Time};
+use anchorage_manifest::{NodeId, Source};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+/// Nodes that are dialled at the same time. Random graphs of this degree spread a chunk in a few hops.
+const NODES_MAX: usize = 24;
+
+/// With no more nodes than this, each is dialled twice, so that two processors have something to do.
+const FEW_NODES: usize = 2;
+
+/// First and longest pause before a node is dialled again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// The nodes that are said to have something of one content.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    nodes: BTreeMap<NodeId, Entry>,
+    next_id: SourceId,
+}
+
+#[derive(Debug)]
+struct Entry {
+    address: SocketAddr,
+    links: BTreeSet<SourceId>,
+    failures: u32,
+    not_before: Time,
+    is_banned: bool,
+    is_gone: bool,
+}
+
+impl Sources {
+    /// A node is said to have something.
+    pub(super) fn learn(&mut self, source: Source) {
+        let entry = self.nodes.entry(source.node).or_insert(Entry {
+            address: source.address,
+            links: BTreeSet::new(),
+            failures: 0,
+            not_before: Time::default(),
+            is_banned: false,
+            is_gone: false,
+        });
+        if entry.address != source.address || entry.is_gone {
+            entry.address = source.address;
+            entry.not_before = Time::default();
+            entry.is_gone = false;
+        }
+    }
+
+    /// A node is said to be gone; it is not dialled again unless it is learned again.
+    pub(super) fn lose(&mut self, node: NodeId) {
+        if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.is_gone = true;
+        }
+    }
+
+    /// A node is never to be dialled again.
+    pub(super) fn ban(&mut self, node: NodeId) {
+        if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.is_banned = true;
+        }
+    }
+
+    /// Whom to dial now, with the number of the connection.
+    pub(super) fn pick(&mut self, now: Time) -> Vec<(SourceId, Source)> {
+        let mut linked = self
+            .nodes
+            .values()
+            .filter(|entry| !entry.links.is_empty())
+            .count();
+        let links_max = if self.nodes.len() <= FEW_NODES { 2 } else { 1 };
+        let mut dial = Vec::new();
+        let mut candidates: Vec<_> = self
+            .nodes
+            .iter_mut()
+            .filter(|(_, entry)| {
+                !entry.is_banned
+                    && !entry.is_gone
+                    && entry.links.len() < links_max
+                    && entry.not_before <= now
+            })
+            .collect();
+        fastrand::shuffle(&mut candidates);
+        for (&node, entry) in candidates {
+            if entry.links.is_empty() {
+                if linked >= NODES_MAX {
+                    continue;
+                }
+                linked += 1;
+            }
+            while entry.links.len() < links_max {
+                let id = self.next_id;
+                self.next_id += 1;
+                entry.links.insert(id);
+                dial.push((
+                    id,
+                    Source {
+                        node,
+                        address: entry.address,
+                    },
+                ));
+            }
+        }
+        dial
+    }
+
+    /// When somebody may be dialled again.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let waiting = |entry: &&Entry| entry.links.is_empty() && !entry.is_banned && !entry.is_gone;
+        self.nodes
+            .values()
+            .filter(waiting)
+            .map(|entry| entry.not_before)
+            .min()
+    }
+
+    /// A connection serves.
+    pub(super) fn up(&mut self, node: NodeId) {
+        if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.failures = 0;
+        }
+    }
+
+    /// A connection ended.
+    pub(super) fn down(&mut self, id: SourceId, node: NodeId, now: Time) {
+        if let Some(entry) = self.nodes.get_mut(&node) {
+            entry.links.remove(&id);
+            let pause = BACKOFF
+                .0
+                .saturating_mul(1 << entry.failures.min(16))
+                .min(BACKOFF.1);
+            entry.failures += 1;
+            entry.not_before = now + pause;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(number: u8) -> Source {
+        Source {
+            node: NodeId([number; 32]),
+            address: ([127, 0, 0, 1], u16::from(number)).into(),
+        }
+    }
+
+    #[test]
+    fn few_are_dialled_twice_many_once_and_never_too_many() {
+        let mut subject = Sources::default();
+        subject.learn(source(1));
+        assert_eq!(subject.pick(Time(0)).len(), 2);
+        assert_eq!(subject.pick(Time(0)), []);
+        (2..100).for_each(|number| subject.learn(source(number)));
+        assert_eq!(subject.pick(Time(0)).len(), NODES_MAX - 1);
+    }
+
+    #[test]
+    fn who_fails_is_dialled_later_and_later() {
+        let mut subject = Sources::default();
+        (1..4).for_each(|number| subject.learn(source(number)));
+        let dialled = subject.pick(Time(0));
+        let (id, failed) = dialled[0];
+        subject.down(id, failed.node, Time(0));
+        assert_eq!(subject.pick(Time(0)), []);
+        assert_eq!(subject.deadline(), Some(Time(50_000)));
+        let (id, _) = subject.pick(Time(50_000))[0];
+        subject.down(id, failed.node, Time(50_000));
+        assert_eq!(subject.deadline(), Some(Time(150_000)));
+        subject.ban(failed.node);
+        assert_eq!(subject.deadline(), None);
+        assert_eq!(subject.pick(Time(u64::MAX)), []);
+    }
+}

@@ -1,0 +1,192 @@
+//! Looking things up: the release of a name, who has its content, and the list of its chunks.
+
+use crate::{
+    dial,
+    event::Events,
+    failure::{Exit, Failure},
+    node::Node,
+    session::{Session, unexpected},
+};
+use anchorage_manifest::{
+    Content, ContentId, Holder, Name, Release, SignedRelease, Source,
+    wire::{Refusal, Reply, Request},
+};
+use anyhow::{Result, anyhow};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{task::JoinSet, time::timeout};
+
+/// How long one source may take for a list before the next is asked as well.
+const IMPATIENCE: Duration = Duration::from_secs(2);
+
+/// Asks several anchors the same; what each answered, in the order of the answers.
+pub async fn ask(anchors: &[&Session], request: &Request) -> Vec<(Session, Result<Reply>)> {
+    let mut asking = JoinSet::new();
+    for &session in anchors {
+        let (session, request) = (session.clone(), request.clone());
+        asking.spawn(async move {
+            let reply = session.request(request).await;
+            (session, reply)
+        });
+    }
+    asking.join_all().await
+}
+
+/// The newest release of a name, its signature verified; none if no anchor knows the name.
+pub async fn find(
+    anchors: &[&Session],
+    name: &Name,
+    events: &Events,
+) -> Result<Option<SignedRelease>, Failure> {
+    let mut newest: Option<SignedRelease> = None;
+    let mut forged = None;
+    let mut silent = None;
+    for (session, reply) in ask(anchors, &Request::Resolve { name: name.clone() }).await {
+        let at = |error: anyhow::Error| {
+            error.context(format!(
+                "anchor {} at {}",
+                session.anchor.id, session.anchor.address
+            ))
+        };
+        match reply {
+            Ok(Reply::Resolved { release }) => match release.verify() {
+                Ok(verified) if verified.name == *name => {
+                    if newest
+                        .as_ref()
+                        .is_none_or(|old| old.unverified().version < verified.version)
+                    {
+                        newest = Some(release);
+                    }
+                }
+                Ok(verified) => {
+                    forged = Some(at(anyhow!("it answers with the release {}", verified.name)));
+                }
+                Err(error) => forged = Some(at(error.into())),
+            },
+            Ok(Reply::Refused {
+                refusal: Refusal::UnknownName,
+            }) => {}
+            Ok(other) => silent = Some(at(unexpected(&other))),
+            Err(error) => silent = Some(error),
+        }
+    }
+    match (newest, forged, silent) {
+        (Some(release), forged, _) => {
+            if let Some(error) = forged {
+                events.warn(format!("{error:#}"));
+            }
+            Ok(Some(release))
+        }
+        (None, Some(forged), _) => Err(Failure::new(Exit::Mismatch, forged)
+            .hint("the anchor is broken or hostile; nothing was fetched")),
+        (None, None, Some(silent)) => Err(Failure::new(Exit::Incomplete, silent)),
+        (None, None, None) => Ok(None),
+    }
+}
+
+/// The newest release of a name that must be known.
+pub async fn resolve(
+    anchors: &[&Session],
+    name: &Name,
+    events: &Events,
+) -> Result<SignedRelease, Failure> {
+    find(anchors, name, events).await?.ok_or_else(|| {
+        Failure::new(Exit::Failed, anyhow!("no anchor knows {name}"))
+            .hint("`peer list` shows the names that they know")
+    })
+}
+
+/// Who has what of a content, in the order of the node ids.
+pub async fn holders(anchors: &[&Session], content: ContentId) -> Vec<Holder> {
+    let mut all: BTreeMap<_, Holder> = BTreeMap::new();
+    for session in anchors {
+        let mut after = None;
+        loop {
+            let request = Request::Holders { content, after };
+            let Ok(Reply::Holding { holders, more }) = session.request(request).await else {
+                break;
+            };
+            after = holders.last().map(|holder| holder.source.node);
+            for holder in holders {
+                let old = all
+                    .entry(holder.source.node)
+                    .or_insert_with(|| holder.clone());
+                if old.have.count() < holder.have.count() {
+                    *old = holder;
+                }
+            }
+            if !more || after.is_none() {
+                break;
+            }
+        }
+    }
+    all.into_values().collect()
+}
+
+/// The list of a release's content: from the store, or from the first of `sources` that has it.
+pub async fn list(
+    node: &Arc<Node>,
+    release: &Release,
+    sources: Vec<Source>,
+) -> Result<Arc<Content>, Failure> {
+    if let Some(slot) = node.store.slot(release.content) {
+        return Ok(slot.content().clone());
+    }
+    let content = fetch_list(node, release.content, sources)
+        .await
+        .map_err(|error| {
+            Failure::new(
+                Exit::Incomplete,
+                error.context(format!(
+                    "nobody who can be reached has the list of chunks of {}",
+                    release.name
+                )),
+            )
+        })?;
+    if content.geometry() == release.geometry {
+        return Ok(Arc::new(content));
+    }
+    let (listed, signed) = (content.geometry(), release.geometry);
+    let error = anyhow!(
+        "the list of {} is of {} bytes in chunks of {}, its release says {} in chunks of {}",
+        release.name,
+        listed.size(),
+        listed.chunk_size(),
+        signed.size(),
+        signed.chunk_size()
+    );
+    Err(Failure::new(Exit::Mismatch, error)
+        .hint("the publisher has made a release that contradicts itself"))
+}
+
+/// Asks one source after the other, the next whenever the last is slow or fails.
+async fn fetch_list(node: &Arc<Node>, content: ContentId, sources: Vec<Source>) -> Result<Content> {
+    let mut sources = sources
+        .into_iter()
+        .filter(|source| source.node != node.identity.id());
+    let mut asking = JoinSet::new();
+    let mut last = anyhow!("no node is known to have it");
+    loop {
+        let next = sources.next();
+        let is_last = next.is_none();
+        if let Some(source) = next {
+            let identity = node.identity.clone();
+            asking.spawn(async move {
+                let mut stream = dial::dial(&identity, source).await?;
+                let list = dial::get_list(&mut stream, content).await;
+                list.map_err(|error| error.context(source.address.to_string()))
+            });
+        }
+        let patience = if is_last {
+            Duration::from_secs(3600)
+        } else {
+            IMPATIENCE
+        };
+        match timeout(patience, asking.join_next()).await {
+            Ok(Some(Ok(Ok(content)))) => return Ok(content),
+            Ok(Some(Ok(Err(error)))) => last = error,
+            Ok(Some(Err(error))) => last = error.into(),
+            Ok(None) if is_last => return Err(last),
+            Ok(None) | Err(_) => {}
+        }
+    }
+}

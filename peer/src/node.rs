@@ -1,0 +1,330 @@
+//! A node: who it is, what it has, whom it talks to. Commands are run on one.
+
+use crate::{
+    config::Config,
+    event::{AnchorStatus, Event, Events, FileStatus, Status},
+    failure::{Exit, Failure},
+    home::Home,
+    identity::Identity,
+    known_anchors::KnownAnchors,
+    serve::{INCOMING_SIZE_MAX, Server, Traffic},
+    session::{Ground, Listen, News, Session, State},
+    store::Store,
+    tls,
+};
+use anchorage_manifest::{ContentId, NodeId, Source, wire::ALPN_CHUNKS, wire::Push};
+use anyhow::{Context as _, Result, anyhow};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OnceCell, Semaphore, broadcast, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+
+/// How long a dialler may take for its handshake.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Connections that a peer serves at the same time.
+const CONNECTIONS_MAX: usize = 1_024;
+
+/// How long slower anchors are waited for once one is up.
+const STRAGGLERS: Duration = Duration::from_millis(500);
+
+/// News that may wait for a reader; one that lags asks the anchors again.
+const NEWS_MAX: usize = 1_024;
+
+/// A node.
+pub struct Node {
+    /// Its key.
+    pub identity: Arc<Identity>,
+    /// What it has.
+    pub store: Arc<Store>,
+    /// Its sessions with the anchors of the config.
+    pub sessions: Vec<Session>,
+    /// Bounds what is on its way from the network to the disk.
+    pub incoming: Arc<Semaphore>,
+    /// Bytes that it fetched.
+    pub fetched: Traffic,
+    /// Contents that are being fetched at this moment.
+    pub fetching: Mutex<BTreeSet<ContentId>>,
+    server: Arc<Server>,
+    listen: SocketAddr,
+    advertise: Option<SocketAddr>,
+    listening: OnceCell<SocketAddr>,
+    told_listen: watch::Sender<Option<Listen>>,
+    news: broadcast::Sender<News>,
+    known: Mutex<BTreeMap<NodeId, SocketAddr>>,
+}
+
+impl Node {
+    /// A node that lives in `home` and talks to the anchors of `config`; it will listen on `listen`.
+    pub fn start(
+        home: &Home,
+        config: &Config,
+        listen: SocketAddr,
+        advertise: Option<SocketAddr>,
+    ) -> Result<Arc<Self>> {
+        let identity = Arc::new(Identity::load_or_create(&home.key())?);
+        let store = Store::open(&home.store())?;
+        let (told_listen, listen_told) = watch::channel(None);
+        let (news, _) = broadcast::channel(NEWS_MAX);
+        let ground = Arc::new(Ground {
+            identity: identity.clone(),
+            store: store.clone(),
+            known_anchors: KnownAnchors::new(home.known_anchors()),
+            listen: listen_told,
+            news: news.clone(),
+        });
+        let sessions = config
+            .anchors
+            .iter()
+            .map(|anchor| Session::start(anchor.clone(), ground.clone()));
+        let node = Arc::new(Self {
+            identity,
+            sessions: sessions.collect(),
+            incoming: Arc::new(Semaphore::new(INCOMING_SIZE_MAX)),
+            fetched: Traffic::default(),
+            fetching: Mutex::default(),
+            server: Server::new(store.clone(), None),
+            store,
+            listen,
+            advertise,
+            listening: OnceCell::new(),
+            told_listen,
+            news,
+            known: Mutex::default(),
+        });
+        tokio::spawn(remember(Arc::downgrade(&node), node.news()));
+        Ok(node)
+    }
+
+    /// What the anchors tell from now on.
+    pub fn news(&self) -> broadcast::Receiver<News> {
+        self.news.subscribe()
+    }
+
+    /// Starts to serve and joins the anchors; where it listens. Only the first call does something.
+    pub async fn join(self: &Arc<Self>) -> Result<SocketAddr> {
+        let listen = async {
+            let operand = || format!("cannot listen on {}", self.listen);
+            let listener = TcpListener::bind(self.listen).await.with_context(operand)?;
+            let address = listener.local_addr().with_context(operand)?;
+            let config = tls::server_config(&self.identity, &[ALPN_CHUNKS])?;
+            tokio::spawn(accept(
+                listener,
+                TlsAcceptor::from(config),
+                self.server.clone(),
+            ));
+            self.told_listen.send_replace(Some(Listen {
+                port: address.port(),
+                advertise: self.advertise,
+            }));
+            anyhow::Ok(address)
+        };
+        self.listening.get_or_try_init(|| listen).await.copied()
+    }
+
+    /// The sessions that are up, once the first is and the others had their chance; one warning for each that
+    /// is not. Fails if none is.
+    pub async fn anchors(&self, events: &Events) -> Result<Vec<&Session>, Failure> {
+        let mut settling = JoinSet::new();
+        for session in self.sessions.clone() {
+            settling.spawn(async move { session.settled().await });
+        }
+        let mut up = false;
+        while !up {
+            match settling.join_next().await {
+                Some(Ok(State::Connected { .. })) => up = true,
+                Some(_) => {}
+                None => break,
+            }
+        }
+        // A session that is down takes its time to say so; one that is up is waited for no longer than this.
+        drop(
+            timeout(STRAGGLERS, async {
+                while settling.join_next().await.is_some() {}
+            })
+            .await,
+        );
+        if !up {
+            return Err(self.no_anchor());
+        }
+        for session in &self.sessions {
+            match session.state() {
+                State::Failed(failure) => {
+                    let hint = failure.hint.as_ref().map(|hint| format!(" ({hint})"));
+                    events.warn(format!("{:#}{}", failure.error, hint.unwrap_or_default()));
+                }
+                State::Connecting => events.warn(format!(
+                    "anchor {} at {} has not answered yet; going on without it",
+                    session.anchor.id, session.anchor.address
+                )),
+                State::Connected { .. } => {}
+            }
+        }
+        Ok(self
+            .sessions
+            .iter()
+            .filter(|session| session.connected().is_some())
+            .collect())
+    }
+
+    /// Where others reach this node: as an anchor lists it, else as it listens.
+    pub fn address(&self) -> Option<SocketAddr> {
+        let listening = *self.listening.get()?;
+        let listed = self
+            .sessions
+            .iter()
+            .find_map(|session| match session.state() {
+                State::Connected { listed, .. } => listed,
+                State::Connecting | State::Failed(_) => None,
+            });
+        listed.or(self.advertise).or(Some(listening))
+    }
+
+    /// Whether a node is one of the anchors that this one talks to.
+    pub fn is_anchor(&self, node: NodeId) -> bool {
+        self.sessions
+            .iter()
+            .filter_map(Session::connected)
+            .any(|anchor| anchor.node == node)
+    }
+
+    /// Says good-bye to every anchor, once the last acks are answered.
+    pub async fn leave(&self) {
+        let mut leaving = JoinSet::new();
+        for session in self.sessions.clone() {
+            leaving.spawn(async move {
+                drop(timeout(Duration::from_secs(2), session.flush()).await);
+                session.leave().await;
+            });
+        }
+        while leaving.join_next().await.is_some() {}
+    }
+
+    /// What the node says of itself.
+    pub fn status(&self) -> Status {
+        let anchors = self.sessions.iter().map(|session| AnchorStatus {
+            id: session.anchor.id,
+            address: session.anchor.address.clone(),
+            connected: session.connected().is_some(),
+            error: match session.state() {
+                State::Failed(failure) => Some(format!("{:#}", failure.error)),
+                State::Connecting | State::Connected { .. } => None,
+            },
+        });
+        let files = self.store.slots().into_iter().map(|slot| FileStatus {
+            name: slot.place().name.map(String::from),
+            path: slot.path(),
+            size: slot.content().geometry().size(),
+            complete: slot.have().is_full(),
+        });
+        let (served_in, bytes_out) = self.server.traffic();
+        Status {
+            id: self.identity.id(),
+            address: self.address(),
+            anchors: anchors.collect(),
+            peers_known: self
+                .known
+                .lock()
+                .expect("no holder of this lock panics")
+                .len(),
+            files: files.collect(),
+            bytes_in: served_in + self.fetched.read().0,
+            bytes_out,
+            serving: self.listening.initialized(),
+        }
+    }
+
+    /// The event that says that the node serves.
+    pub fn serving(&self) -> Result<Event> {
+        let address = self.address().context("BUG: serving without listening")?;
+        Ok(Event::Serving {
+            id: self.identity.id(),
+            address,
+            files: self.store.slots().len(),
+        })
+    }
+
+    fn no_anchor(&self) -> Failure {
+        let failures: Vec<Arc<Failure>> = self
+            .sessions
+            .iter()
+            .filter_map(|session| match session.state() {
+                State::Failed(failure) => Some(failure),
+                State::Connecting | State::Connected { .. } => None,
+            })
+            .collect();
+        let reasons: Vec<String> = failures
+            .iter()
+            .map(|failure| format!("{:#}", failure.error))
+            .collect();
+        let error = anyhow!("no anchor can be reached\n  {}", reasons.join("\n  "));
+        match failures.iter().find_map(|failure| failure.hint.clone()) {
+            Some(hint) => Failure::new(Exit::Failed, error).hint(hint),
+            None => Failure::new(Exit::Incomplete, error)
+                .hint("start one with `anchor serve 1`, or name others with --config FILE"),
+        }
+    }
+
+    fn learn(&self, sources: &[Source]) {
+        let mut known = self.known.lock().expect("no holder of this lock panics");
+        for source in sources
+            .iter()
+            .filter(|source| source.node != self.identity.id())
+        {
+            known.insert(source.node, source.address);
+        }
+    }
+}
+
+/// Keeps in mind which other nodes there are.
+async fn remember(node: std::sync::Weak<Node>, mut news: broadcast::Receiver<News>) {
+    loop {
+        let told = match news.recv().await {
+            Ok(told) => told,
+            Err(broadcast::error::RecvError::Lagged(_)) => continue,
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        let Some(node) = node.upgrade() else { return };
+        match told {
+            News::Joined { peers } => node.learn(&peers),
+            News::Push(Push::Came { source, .. }) => node.learn(&[source]),
+            News::Push(_) | News::Connected { .. } => {}
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, server: Arc<Server>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (acceptor, server) = (acceptor.clone(), server.clone());
+                tokio::spawn(async move {
+                    admit(stream, &acceptor, server).await;
+                    drop(place);
+                });
+            }
+            // Out of descriptors, most likely: those who are served will give some back.
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Whoever makes no handshake, or one that fails, has said nothing worth an answer.
+async fn admit(stream: TcpStream, acceptor: &TlsAcceptor, server: Arc<Server>) {
+    if let Ok(Ok(stream)) = timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
+        server.serve(stream).await;
+    }
+}

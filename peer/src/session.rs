@@ -1,0 +1,533 @@
+//! A session with one anchor: kept up for as long as the node lives, connected again whenever it breaks.
+//!
+//! ```text
+//!  Connecting ──► Connected ──► (broken) ──► Connecting …
+//!       │                                        ▲
+//!       └──────► Failed: why, and what to do ────┘   after 50 ms, 100 ms … 5 s
+//! ```
+//! Requests outlive connections: what has no answer when one breaks is asked again on the next, which is why
+//! every request is idempotent. Acks need not be: the next connection announces all that the node has.
+
+mod acks;
+mod link;
+
+use crate::{
+    config::AnchorConfig, failure::Failure, identity::Identity, known_anchors::KnownAnchors,
+    store::Slot, store::Store,
+};
+use acks::Acks;
+use anchorage_manifest::{
+    ContentId, NodeId, Source,
+    wire::{Push, Refusal, Reply, Request},
+};
+use anyhow::{Context as _, Result, anyhow};
+use link::{Frame, Link};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+};
+
+/// How long an answer may take, a broken connection included.
+const REPLY_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Pause between heartbeats of a node that has not joined: it only keeps the connection from idling.
+const NO_HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// How long saying good-bye may take.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// First and longest pause before another attempt to connect.
+const BACKOFF: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(50)..=Duration::from_secs(5);
+
+/// What sessions share.
+pub struct Ground {
+    /// Who the node is.
+    pub identity: Arc<Identity>,
+    /// What it has, to be announced.
+    pub store: Arc<Store>,
+    /// The anchors' keys.
+    pub known_anchors: KnownAnchors,
+    /// Where the node serves chunks, once it does.
+    pub listen: watch::Receiver<Option<Listen>>,
+    /// What anchors told, for whoever wants to know.
+    pub news: broadcast::Sender<News>,
+}
+
+/// Where a node serves chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The port it listens on.
+    pub port: u16,
+    /// The address under which others reach it, if it was told.
+    pub advertise: Option<SocketAddr>,
+}
+
+/// What an anchor told.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// A session begins, or the anchor has lost its memory: watch again.
+    Connected {
+        /// The anchor's number.
+        anchor: u32,
+    },
+    /// The node is listed there, among these.
+    Joined {
+        /// Others that are alive.
+        peers: Vec<Source>,
+    },
+    /// A push about a content.
+    Push(Push),
+}
+
+/// How a session stands.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// The first attempt is not over yet.
+    Connecting,
+    /// It is up.
+    Connected {
+        /// The anchor's key and address.
+        anchor: Source,
+        /// The node's address as the anchor lists it, once it has joined.
+        listed: Option<SocketAddr>,
+    },
+    /// The last attempt failed, or the connection broke; another attempt will be made.
+    Failed(Arc<Failure>),
+}
+
+/// A handle on a session.
+#[derive(Clone)]
+pub struct Session {
+    /// Which anchor.
+    pub anchor: AnchorConfig,
+    commands: mpsc::UnboundedSender<Command>,
+    state: watch::Receiver<State>,
+    listen: watch::Receiver<Option<Listen>>,
+}
+
+enum Command {
+    Request {
+        request: Request,
+        reply: oneshot::Sender<Reply>,
+    },
+    Ack {
+        content: ContentId,
+        index: u32,
+        from: NodeId,
+    },
+    Flush {
+        done: oneshot::Sender<()>,
+    },
+    Leave {
+        done: oneshot::Sender<()>,
+    },
+}
+
+impl Session {
+    /// Starts a session with an anchor.
+    pub fn start(anchor: AnchorConfig, ground: Arc<Ground>) -> Self {
+        let (commands, orders) = mpsc::unbounded_channel();
+        let (told, state) = watch::channel(State::Connecting);
+        let listen = ground.listen.clone();
+        let driver = Driver {
+            anchor: anchor.clone(),
+            listen: ground.listen.clone(),
+            ground,
+            state: told,
+            requests: BTreeMap::new(),
+            next_id: 1,
+            acks: Acks::default(),
+        };
+        tokio::spawn(driver.run(orders));
+        Self {
+            anchor,
+            commands,
+            state,
+            listen,
+        }
+    }
+
+    /// How the session stands.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// The anchor's key and address while the session is up.
+    pub fn connected(&self) -> Option<Source> {
+        match *self.state.borrow() {
+            State::Connected { anchor, .. } => Some(anchor),
+            State::Connecting | State::Failed(_) => None,
+        }
+    }
+
+    /// Waits until the session is up, and has joined if the node serves; or until an attempt failed.
+    pub async fn settled(&self) -> State {
+        let mut state = self.state.clone();
+        let is_settled = |state: &State| match state {
+            State::Connecting => false,
+            State::Connected { listed, .. } => listed.is_some() || self.listen.borrow().is_none(),
+            State::Failed(_) => true,
+        };
+        match state.wait_for(is_settled).await {
+            Ok(state) => state.clone(),
+            Err(_) => self.state(),
+        }
+    }
+
+    /// Waits for the next change; none if the session has ended.
+    pub async fn changed(&mut self) -> Option<State> {
+        self.state.changed().await.ok()?;
+        Some(self.state.borrow_and_update().clone())
+    }
+
+    /// Asks the anchor; a refusal is an answer.
+    pub async fn request(&self, request: Request) -> Result<Reply> {
+        let operand = || {
+            format!(
+                "anchor {} at {} does not answer",
+                self.anchor.id, self.anchor.address
+            )
+        };
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .send(Command::Request { request, reply })
+            .ok()
+            .with_context(operand)?;
+        timeout(REPLY_DEADLINE, answer)
+            .await
+            .with_context(operand)?
+            .with_context(operand)
+    }
+
+    /// Tells the anchor that a chunk is verified and stored, soon.
+    pub fn ack(&self, content: ContentId, index: u32, from: NodeId) {
+        // A session that has ended has nobody to tell.
+        drop(self.commands.send(Command::Ack {
+            content,
+            index,
+            from,
+        }));
+    }
+
+    /// Waits until the acks so far are answered, or the session is down.
+    pub async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        if self.commands.send(Command::Flush { done }).is_ok() {
+            drop(flushed.await);
+        }
+    }
+
+    /// Ends the session: the anchor need not wait for heartbeats that will not come.
+    pub async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        if self.commands.send(Command::Leave { done }).is_ok() {
+            drop(timeout(LEAVE_DEADLINE, left).await);
+        }
+    }
+
+    /// Tells the anchor all that the node has of a content.
+    pub async fn announce(&self, slot: &Slot) -> Result<()> {
+        for request in announcement(slot) {
+            match self.request(request).await? {
+                Reply::Done
+                | Reply::Refused {
+                    refusal: Refusal::UnknownContent,
+                } => {}
+                other => return Err(unexpected(&other)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An answer that fits no question that was asked.
+pub fn unexpected(reply: &Reply) -> anyhow::Error {
+    match reply {
+        Reply::Refused { refusal } => anyhow!("the anchor refuses: {refusal}"),
+        other => anyhow!("the anchor sent an answer that does not fit: {other:?}"),
+    }
+}
+
+fn announcement(slot: &Slot) -> Vec<Request> {
+    let content = slot.id();
+    let segments = slot.have().segments().into_iter();
+    segments
+        .map(|segment| Request::Announce { content, segment })
+        .collect()
+}
+
+/// What waits for an answer.
+enum Waiting {
+    Caller {
+        request: Request,
+        reply: oneshot::Sender<Reply>,
+    },
+    Ack,
+    Nobody,
+}
+
+struct Driver {
+    anchor: AnchorConfig,
+    ground: Arc<Ground>,
+    listen: watch::Receiver<Option<Listen>>,
+    state: watch::Sender<State>,
+    requests: BTreeMap<u32, Waiting>,
+    next_id: u32,
+    acks: Acks,
+}
+
+impl Driver {
+    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Command>) {
+        let mut backoff = *BACKOFF.start();
+        loop {
+            let failure = match Link::dial(&self.anchor, &self.ground).await {
+                Ok(link) => {
+                    backoff = *BACKOFF.start();
+                    match self.converse(link, &mut orders).await {
+                        Ok(()) => return,
+                        Err(error) => {
+                            let name = format!(
+                                "lost anchor {} at {}",
+                                self.anchor.id, self.anchor.address
+                            );
+                            Failure::from(error.context(name))
+                        }
+                    }
+                }
+                Err(failure) => {
+                    backoff = (backoff * 2).min(*BACKOFF.end());
+                    failure
+                }
+            };
+            self.state.send_replace(State::Failed(Arc::new(failure)));
+            let pause = sleep(backoff.mul_f64(0.5 + 0.5 * fastrand::f64()));
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    order = orders.recv() => match order {
+                        Some(Command::Leave { .. }) | None => return,
+                        Some(order) => self.take_offline(order),
+                    }
+                }
+            }
+        }
+    }
+
+    /// One connection, from the first word to the break; `Ok` if nobody needs the session any more.
+    async fn converse(
+        &mut self,
+        mut link: Link,
+        orders: &mut mpsc::UnboundedReceiver<Command>,
+    ) -> Result<()> {
+        self.listen.mark_unchanged();
+        let mut heartbeat = self.enter(&mut link).await?;
+        self.resume(&mut link).await?;
+        let mut beat = Instant::now() + heartbeat;
+        loop {
+            let mut joins = false;
+            let due = self.acks.due();
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(Command::Leave { done }) => {
+                        let left = self.leave(&mut link).await;
+                        let _ = done.send(());
+                        return left;
+                    }
+                    None => return self.leave(&mut link).await,
+                    Some(order) => self.take(order, &mut link).await?,
+                },
+                frame = link.receive() => match frame? {
+                    Frame::Reply { id, reply } => self.answered(id, reply),
+                    Frame::Push(Push::Reannounce) => joins = true,
+                    Frame::Push(push) => self.tell(News::Push(push)),
+                },
+                changed = self.listen.changed() => {
+                    changed.context("the node is gone")?;
+                    joins = true;
+                }
+                () = sleep_until(beat) => {
+                    self.send(&mut link, Request::Heartbeat, Waiting::Nobody).await?;
+                    beat = Instant::now() + heartbeat;
+                }
+                () = async { sleep_until(due.expect("guarded")).await }, if due.is_some() => {
+                    self.send_acks(&mut link).await?;
+                }
+            }
+            if joins {
+                heartbeat = self.enter(&mut link).await?;
+                beat = Instant::now() + heartbeat;
+            }
+        }
+    }
+
+    /// Joins if the node serves, announces all that it has, and says that the session is up; the time between
+    /// heartbeats.
+    async fn enter(&mut self, link: &mut Link) -> Result<Duration> {
+        let listen = *self.listen.borrow_and_update();
+        let (listed, heartbeat) = match listen {
+            Some(listen) => {
+                let (address, heartbeat) = self.join(link, listen).await?;
+                self.announce_all(link).await?;
+                (Some(address), heartbeat)
+            }
+            None => (None, NO_HEARTBEAT),
+        };
+        let anchor = Source {
+            node: link.node,
+            address: link.address,
+        };
+        self.state.send_replace(State::Connected { anchor, listed });
+        self.tell(News::Connected {
+            anchor: self.anchor.id,
+        });
+        Ok(heartbeat)
+    }
+
+    /// Says good-bye and waits for the answer, lest unread pushes turn the good-bye into a reset.
+    async fn leave(&mut self, link: &mut Link) -> Result<()> {
+        let id = self.id();
+        link.send(id, Request::Leave).await?;
+        let answer = async {
+            while !matches!(link.receive().await, Ok(Frame::Reply { id: same, .. }) if same == id) {
+            }
+        };
+        drop(timeout(LEAVE_DEADLINE, answer).await);
+        Ok(())
+    }
+
+    /// Asks again what the last connection left without an answer.
+    async fn resume(&mut self, link: &mut Link) -> Result<()> {
+        self.requests
+            .retain(|_, waiting| matches!(waiting, Waiting::Caller { .. }));
+        self.acks.forget_sent();
+        for (&id, waiting) in &self.requests {
+            if let Waiting::Caller { request, .. } = waiting {
+                link.send(id, request.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins; the address under which the anchor lists the node, and the time between heartbeats.
+    async fn join(&mut self, link: &mut Link, listen: Listen) -> Result<(SocketAddr, Duration)> {
+        let id = self.id();
+        let Listen { port, advertise } = listen;
+        link.send(id, Request::Join { port, advertise }).await?;
+        let deadline = Instant::now() + REPLY_DEADLINE;
+        loop {
+            let frame = timeout_at(deadline, link.receive())
+                .await
+                .context("no answer to Join")??;
+            match frame {
+                Frame::Reply { id: same, reply } if same == id => {
+                    let Reply::Joined {
+                        address,
+                        heartbeat_ms,
+                        peers,
+                        ..
+                    } = reply
+                    else {
+                        return Err(unexpected(&reply));
+                    };
+                    self.tell(News::Joined { peers });
+                    return Ok((
+                        address,
+                        Duration::from_millis(u64::from(heartbeat_ms.max(10))),
+                    ));
+                }
+                Frame::Reply { id, reply } => self.answered(id, reply),
+                Frame::Push(push) => self.tell(News::Push(push)),
+            }
+        }
+    }
+
+    async fn announce_all(&mut self, link: &mut Link) -> Result<()> {
+        for slot in self.ground.store.slots() {
+            if slot.in_doubt() {
+                continue;
+            }
+            for request in announcement(&slot) {
+                self.send(link, request, Waiting::Nobody).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, order: Command, link: &mut Link) -> Result<()> {
+        match order {
+            Command::Request { request, reply } => {
+                let waiting = Waiting::Caller {
+                    request: request.clone(),
+                    reply,
+                };
+                self.send(link, request, waiting).await
+            }
+            Command::Ack {
+                content,
+                index,
+                from,
+            } => {
+                self.acks.add(content, from, index);
+                Ok(())
+            }
+            Command::Flush { done } => {
+                self.send_acks(link).await?;
+                self.acks.when_answered(done);
+                Ok(())
+            }
+            // Taken by the loops that can end.
+            Command::Leave { .. } => Ok(()),
+        }
+    }
+
+    /// An order while there is no connection.
+    fn take_offline(&mut self, order: Command) {
+        match order {
+            Command::Request { request, reply } => {
+                let id = self.id();
+                self.requests.insert(id, Waiting::Caller { request, reply });
+                self.requests.retain(|_, waiting| {
+                    !matches!(waiting, Waiting::Caller { reply, .. } if reply.is_closed())
+                });
+            }
+            // The next connection announces everything; who waits for acks waits no longer.
+            Command::Ack { .. } | Command::Flush { .. } | Command::Leave { .. } => {}
+        }
+    }
+
+    async fn send_acks(&mut self, link: &mut Link) -> Result<()> {
+        for request in self.acks.take() {
+            self.send(link, request, Waiting::Ack).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, link: &mut Link, request: Request, waiting: Waiting) -> Result<()> {
+        let id = self.id();
+        self.requests.insert(id, waiting);
+        link.send(id, request).await
+    }
+
+    fn answered(&mut self, id: u32, reply: Reply) {
+        match self.requests.remove(&id) {
+            // A caller that gave up waiting has dropped its end.
+            Some(Waiting::Caller { reply: caller, .. }) => drop(caller.send(reply)),
+            Some(Waiting::Ack) => self.acks.answered(),
+            Some(Waiting::Nobody) | None => {}
+        }
+    }
+
+    fn tell(&self, news: News) {
+        // Nobody listening is fine.
+        drop(self.ground.news.send(news));
+    }
+
+    fn id(&mut self) -> u32 {
+        let id = self.next_id;
+        self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+        id
+    }
+}
