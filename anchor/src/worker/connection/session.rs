@@ -1,0 +1,207 @@
+//! One control connection, from `Hello` to its end: a reader and a writer that never wait for each other.
+
+use super::desk::{Desk, Question, Seat};
+use anchorage_manifest::{
+    NodeId,
+    limits::{HEARTBEATS_MISSED_MAX, PROTOCOL_VERSION, REQUEST_SIZE_MAX},
+    wire::{Refusal, Reply, Request, ToAnchor, ToPeer},
+};
+use anchorage_peer::framed;
+use anyhow::Result;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf},
+    net::TcpStream,
+    sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
+};
+use tokio_rustls::server::TlsStream;
+
+/// Most requests of one session without a reply; then its next one is not read.
+const IN_FLIGHT_MAX: usize = 64;
+
+/// Most messages that wait for a peer to read them; then it is hung up on.
+const OUTGOING_MAX: usize = 512;
+
+/// Longest time for a peer to take one message.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest silence of a peer that has not joined.
+const IDLE_STRANGER: Duration = Duration::from_secs(60);
+
+/// Longest silence of a peer that has joined, on top of its missed heartbeats.
+const IDLE_MEMBER: Duration = Duration::from_secs(10);
+
+/// Longest wait, and most bytes, for a peer to read a refusal before its connection is closed.
+const LINGER: (Duration, usize) = (Duration::from_secs(1), 64 << 10);
+
+/// A session of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SessionId(pub(super) u64);
+
+/// What a session's writer gets.
+pub(super) enum Outgoing {
+    /// Something to send.
+    Message(ToPeer),
+    /// Nothing more will be sent: say good-bye.
+    End,
+}
+
+/// Why reading has ended.
+enum End {
+    /// The peer has gone, or is hung up on: nothing more to say.
+    Gone,
+    /// The peer is told why.
+    Refused { id: u32, refusal: Refusal },
+}
+
+/// Serves one connection to its end.
+pub(super) async fn run(
+    stream: TlsStream<TcpStream>,
+    node: NodeId,
+    observed: SocketAddr,
+    desk: &Desk,
+) {
+    let (mut reader, writer) = tokio::io::split(stream);
+    let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
+    let (alive, ended) = oneshot::channel();
+    let seat = Seat {
+        outgoing: outgoing.clone(),
+        _alive: alive,
+    };
+    let Some(session) = desk.sit(seat) else {
+        return;
+    };
+    let mut writing = tokio::spawn(write(writer, queue));
+    let talk = Talk {
+        session,
+        node,
+        observed,
+        desk,
+        outgoing: &outgoing,
+    };
+    let end = tokio::select! {
+        end = talk.read(&mut reader) => end,
+        _ = ended => End::Gone,
+        _ = &mut writing => {
+            desk.leave(session);
+            linger(&mut reader).await;
+            return;
+        }
+    };
+    desk.leave(session);
+    if let End::Refused { id, refusal } = end {
+        let reply = Reply::Refused { refusal };
+        // A peer that reads nothing misses it.
+        let _ = outgoing.try_send(Outgoing::Message(ToPeer::Reply { id, reply }));
+        drop(outgoing);
+        let _ = writing.await;
+        linger(&mut reader).await;
+        return;
+    }
+    drop(outgoing);
+    // Ends at the latest when a write takes too long.
+    let _ = writing.await;
+}
+
+/// The reading side.
+struct Talk<'a> {
+    session: SessionId,
+    node: NodeId,
+    observed: SocketAddr,
+    desk: &'a Desk,
+    outgoing: &'a mpsc::Sender<Outgoing>,
+}
+
+impl Talk<'_> {
+    async fn read(&self, reader: &mut ReadHalf<TlsStream<TcpStream>>) -> End {
+        let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+        let mut greeted = false;
+        loop {
+            let permit = in_flight.clone().acquire_owned().await;
+            let permit = permit.expect("it is never closed");
+            let message = match timeout(self.patience(), next(reader)).await {
+                Ok(Ok(Some(message))) => message,
+                Ok(Err(error)) => match framed::nonsense(&error) {
+                    Some(text) => {
+                        let refusal = Refusal::Malformed(text);
+                        return End::Refused { id: 0, refusal };
+                    }
+                    None => return End::Gone,
+                },
+                Ok(Ok(None)) | Err(_) => return End::Gone,
+            };
+            let ToAnchor { id, request } = message;
+            match (request, greeted) {
+                (Request::Hello { version }, false) if version == PROTOCOL_VERSION => {
+                    greeted = true;
+                    let reply = Reply::Welcome { version };
+                    let welcome = Outgoing::Message(ToPeer::Reply { id, reply });
+                    if self.outgoing.try_send(welcome).is_err() {
+                        return End::Gone;
+                    }
+                }
+                (Request::Hello { .. }, true) => {
+                    let refusal = Refusal::Malformed("a second Hello".into());
+                    return End::Refused { id, refusal };
+                }
+                (_, false) => {
+                    let supported = PROTOCOL_VERSION;
+                    let refusal = Refusal::Version { supported };
+                    return End::Refused { id, refusal };
+                }
+                (request, true) => self.desk.ask(Question {
+                    session: self.session,
+                    id,
+                    node: self.node,
+                    observed: self.observed,
+                    request,
+                    _permit: permit,
+                }),
+            }
+        }
+    }
+
+    /// How long the peer may say nothing.
+    fn patience(&self) -> Duration {
+        if self.desk.has_joined(self.session) {
+            let heartbeat = Duration::from_millis(self.desk.heartbeat_ms().into());
+            heartbeat * HEARTBEATS_MISSED_MAX + IDLE_MEMBER
+        } else {
+            IDLE_STRANGER
+        }
+    }
+}
+
+async fn next(reader: &mut ReadHalf<TlsStream<TcpStream>>) -> Result<Option<ToAnchor>> {
+    framed::read(reader, REQUEST_SIZE_MAX).await
+}
+
+/// The writing side: ends with the queue, with the connection, or when the peer does not read.
+async fn write(mut writer: WriteHalf<TlsStream<TcpStream>>, mut queue: mpsc::Receiver<Outgoing>) {
+    while let Some(Outgoing::Message(message)) = queue.recv().await {
+        let writing = framed::write(&mut writer, &message);
+        if !matches!(timeout(WRITE_PATIENCE, writing).await, Ok(Ok(()))) {
+            break;
+        }
+    }
+    // A peer that has gone does not need the good-bye.
+    let _ = timeout(WRITE_PATIENCE, writer.shutdown()).await;
+}
+
+/// Reads on for a moment: closing a socket with unread bytes takes back what was written last.
+async fn linger(reader: &mut ReadHalf<TlsStream<TcpStream>>) {
+    let (patience, size_max) = LINGER;
+    let mut scrap = [0; 1_024];
+    let reading = async {
+        let mut left = size_max;
+        while let Ok(1..) = reader.read(&mut scrap).await {
+            left = left.saturating_sub(scrap.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Either way the connection ends now.
+    let _ = timeout(patience, reading).await;
+}

@@ -1,0 +1,26 @@
+//! The pipe up to the manifest process: one packet for each request, in the order of the desk.
+
+use super::desk::Desk;
+use crate::sys::{pipe, readiness};
+use std::{io, os::fd::OwnedFd, sync::Arc};
+use tokio::io::Interest;
+
+/// Writes what the desk has to forward, for as long as the process lives.
+pub(super) async fn run(writer: OwnedFd, desk: Arc<Desk>) -> io::Result<()> {
+    pipe::set_nonblocking(&writer)?;
+    let writer = readiness::register(writer, Interest::WRITABLE)?;
+    loop {
+        let Some(asked) = desk.next_forward() else {
+            desk.forwards.notified().await;
+            continue;
+        };
+        let packet = pipe::pack(&asked);
+        loop {
+            let mut room = writer.writable().await?;
+            if let Ok(sent) = room.try_io(|writer| pipe::send(writer, &packet)) {
+                sent?;
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! A transfer process: moves chunks in and out of the store, with the very code that peers serve with.
+//!
+//! Sockets come out of its mailbox as they were accepted; the TLS handshake is its own. What may be stored it asks
+//! the manifest process, and what was stored it tells it; it never sees the database.
+
+mod depot;
+mod mailbox;
+
+use super::{StatusPipe, forward_orders, next_order};
+use crate::{
+    order::{Order, ToTransfer, TransferStart},
+    packet::Counters,
+    sys::descriptors::{self, FIRST},
+};
+use anchorage_manifest::wire::ALPN_CHUNKS;
+use anchorage_peer::{identity::Identity, serve::Server, store::Store, tls};
+use anyhow::{Context as _, Result, bail};
+use depot::Depot;
+use ipc_channel::ipc::IpcReceiver;
+use mailbox::Mailbox;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+
+/// How long a handshake may take.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time between two reports.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+
+/// How long transfers under way may take when the process drains.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(2_500);
+
+/// A process that drains and has moved no byte for so long has nothing under way.
+const DRAIN_QUIET: Duration = Duration::from_millis(300);
+
+/// Deposits that wait for the depot.
+const DEPOSITS_MAX: usize = 256;
+
+/// Messages of the manifest process that wait for the depot.
+const REPLIES_MAX: usize = 256;
+
+/// Is a transfer process until it is drained.
+pub(super) fn run(status: &StatusPipe, orders: IpcReceiver<Order>) -> Result<()> {
+    let Order::StartTransfer(start) = next_order(&orders) else {
+        bail!("the first order is no start");
+    };
+    let (sender, orders_here) = mpsc::unbounded_channel();
+    forward_orders(orders, move |order| {
+        // The receiver lives as long as the process.
+        let _ = sender.send(order);
+    });
+    let store = Store::open(&start.store)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(serve(&start, store, status, orders_here));
+    // A write to a slow disk is not waited for: it was not acknowledged.
+    runtime.shutdown_background();
+    result
+}
+
+/// What every connection needs.
+struct Hall {
+    acceptor: TlsAcceptor,
+    server: Arc<Server>,
+    connections: AtomicUsize,
+}
+
+async fn serve(
+    start: &TransferStart,
+    store: Arc<Store>,
+    status: &StatusPipe,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) -> Result<()> {
+    let mailbox = Mailbox::new(descriptors::take(FIRST + 1)?)?;
+    let (deposits, deposited) = mpsc::channel(DEPOSITS_MAX);
+    let (replies, heard) = mpsc::channel(REPLIES_MAX);
+    let depot = Depot::new(store.clone(), descriptors::take(FIRST + 2)?)?;
+    tokio::spawn(depot.run(deposited, heard));
+    let identity = Identity::from_seed(start.seed);
+    let hall = Arc::new(Hall {
+        acceptor: TlsAcceptor::from(tls::server_config(&identity, &[ALPN_CHUNKS])?),
+        server: Server::new(store, Some(deposits)),
+        connections: AtomicUsize::new(0),
+    });
+    let mut ticks = interval(REPORT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    status.ready();
+    loop {
+        tokio::select! {
+            stream = mailbox.take() => match stream {
+                Ok(stream) => {
+                    tokio::spawn(hall.clone().receive(stream));
+                }
+                Err(error) => bail!("the mailbox is broken: {error}"),
+            },
+            order = orders.recv() => match order {
+                Some(Order::AttachTransfer(channel)) => attach(channel, replies.clone()),
+                Some(Order::Drain) | None => break,
+                Some(order) => bail!("an order for another task: {order:?}"),
+            },
+            _ = ticks.tick() => status.counted(hall.counters()),
+        }
+    }
+    drain(&hall).await;
+    status.counted(hall.counters());
+    Ok(())
+}
+
+/// Takes replies from a new life of the manifest process, and tells the depot that it listens.
+fn attach(channel: IpcReceiver<ToTransfer>, replies: mpsc::Sender<depot::Reply>) {
+    std::thread::spawn(move || {
+        let mut next = depot::Reply::Attached;
+        // It ends when that life does, or this process.
+        while replies.blocking_send(next).is_ok() {
+            match channel.recv() {
+                Ok(message) => next = depot::Reply::Told(message),
+                Err(_) => return,
+            }
+        }
+    });
+}
+
+/// Waits until nothing moves any more.
+async fn drain(hall: &Hall) {
+    let deadline = Instant::now() + DRAIN_PATIENCE;
+    let mut moved = (hall.server.traffic(), Instant::now());
+    while hall.connections.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+        sleep(Duration::from_millis(20)).await;
+        let traffic = hall.server.traffic();
+        if traffic != moved.0 {
+            moved = (traffic, Instant::now());
+        } else if moved.1.elapsed() >= DRAIN_QUIET {
+            return;
+        }
+    }
+}
+
+impl Hall {
+    async fn receive(self: Arc<Self>, stream: TcpStream) {
+        // Small requests, each of them waited for.
+        let _ = stream.set_nodelay(true);
+        let accepting = self.acceptor.accept(stream);
+        if let Ok(Ok(stream)) = timeout(HANDSHAKE_PATIENCE, accepting).await
+            && stream.get_ref().1.alpn_protocol() == Some(ALPN_CHUNKS)
+        {
+            self.connections.fetch_add(1, Ordering::Relaxed);
+            self.server.clone().serve(stream).await;
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        let (bytes_in, bytes_out) = self.server.traffic();
+        Counters {
+            bytes_in,
+            bytes_out,
+            ..Counters::default()
+        }
+    }
+}

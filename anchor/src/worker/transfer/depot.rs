@@ -1,0 +1,188 @@
+//! Between the server, which stores what publishers bring, and the manifest process, which allows it and lists it.
+//!
+//! Questions wait here for their answers, and are asked again of a new life of the manifest process; to that one all that the
+//! store holds is told again too. What was stored is told in batches, a few milliseconds late.
+
+use crate::{
+    order::ToTransfer,
+    packet::Deposited,
+    sys::{pipe, readiness},
+};
+use anchorage_manifest::{ContentId, Geometry, limits::CHUNKS_PER_MESSAGE_MAX};
+use anchorage_peer::{serve::Deposit, store::Store};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+
+/// How long a batch is collected.
+const BATCH: Duration = Duration::from_millis(20);
+
+/// A question without an answer for so long is answered no; the publisher tries again.
+const ADMIT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What comes down.
+pub(super) enum Reply {
+    /// A new life of the manifest process listens.
+    Attached,
+    /// It says something.
+    Told(ToTransfer),
+}
+
+/// A publisher that waits for leave to store.
+struct Waiting {
+    reply: oneshot::Sender<Option<Geometry>>,
+    deadline: Instant,
+}
+
+/// The depot.
+pub(super) struct Depot {
+    store: Arc<Store>,
+    requests: AsyncFd<OwnedFd>,
+    waiting: BTreeMap<ContentId, Vec<Waiting>>,
+    /// What was stored since the last batch; without chunks it is the list.
+    stored: BTreeMap<ContentId, BTreeSet<u32>>,
+    /// When the batch is due.
+    due: Option<Instant>,
+}
+
+impl Depot {
+    /// A depot for `store`, which writes to the manifest process through `requests`.
+    pub(super) fn new(store: Arc<Store>, requests: OwnedFd) -> io::Result<Self> {
+        pipe::set_nonblocking(&requests)?;
+        Ok(Self {
+            store,
+            requests: readiness::register(requests, Interest::WRITABLE)?,
+            waiting: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            due: None,
+        })
+    }
+
+    /// Works until the server is gone, or the pipe.
+    pub(super) async fn run(
+        mut self,
+        mut deposits: mpsc::Receiver<Deposit>,
+        mut replies: mpsc::Receiver<Reply>,
+    ) -> io::Result<()> {
+        loop {
+            let wake = self.wake();
+            tokio::select! {
+                deposit = deposits.recv() => match deposit {
+                    Some(deposit) => self.take(deposit).await?,
+                    None => return self.flush().await,
+                },
+                Some(reply) = replies.recv() => self.hear(reply).await?,
+                () = sleep_until(wake) => {
+                    self.flush().await?;
+                    self.expire();
+                }
+            }
+        }
+    }
+
+    fn wake(&self) -> Instant {
+        let waiting = self
+            .waiting
+            .values()
+            .flatten()
+            .map(|waiting| waiting.deadline);
+        let next = waiting.chain(self.due).min();
+        next.unwrap_or_else(|| Instant::now() + ADMIT_PATIENCE)
+    }
+
+    async fn take(&mut self, deposit: Deposit) -> io::Result<()> {
+        match deposit {
+            Deposit::Admit { content, reply } => {
+                let waiting = Waiting {
+                    reply,
+                    deadline: Instant::now() + ADMIT_PATIENCE,
+                };
+                self.waiting.entry(content).or_default().push(waiting);
+                self.tell(&Deposited::Admit { content }).await
+            }
+            Deposit::Stored { content, index } => {
+                self.due.get_or_insert_with(|| Instant::now() + BATCH);
+                self.stored.entry(content).or_default().extend(index);
+                Ok(())
+            }
+        }
+    }
+
+    async fn hear(&mut self, reply: Reply) -> io::Result<()> {
+        match reply {
+            Reply::Attached => self.tell_all().await?,
+            Reply::Told(ToTransfer::Admitted { content, geometry }) => {
+                for waiting in self.waiting.remove(&content).unwrap_or_default() {
+                    // A publisher that has gone does not need it.
+                    let _ = waiting.reply.send(geometry);
+                }
+            }
+            Reply::Told(ToTransfer::Stored { content }) => {
+                let store = self.store.clone();
+                tokio::task::spawn_blocking(move || store.refresh(content));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks all questions again, and tells all that the store holds.
+    async fn tell_all(&mut self) -> io::Result<()> {
+        for content in self.waiting.keys() {
+            self.tell(&Deposited::Admit { content: *content }).await?;
+        }
+        for slot in self.store.slots() {
+            let content = slot.id();
+            for segment in slot.have().segments() {
+                self.tell(&Deposited::Has { content, segment }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.due.is_none_or(|due| Instant::now() < due) {
+            return Ok(());
+        }
+        self.due = None;
+        for (content, chunks) in std::mem::take(&mut self.stored) {
+            let chunks: Vec<u32> = chunks.into_iter().collect();
+            let mut parts: Vec<&[u32]> = chunks.chunks(CHUNKS_PER_MESSAGE_MAX).collect();
+            if parts.is_empty() {
+                parts.push(&[]);
+            }
+            for part in parts {
+                let chunks = part.to_vec();
+                self.tell(&Deposited::Stored { content, chunks }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        for waiting in self.waiting.values_mut() {
+            // Dropping a sender answers no.
+            waiting.retain(|waiting| waiting.deadline > now);
+        }
+        self.waiting.retain(|_, waiting| !waiting.is_empty());
+    }
+
+    async fn tell(&self, deposited: &Deposited) -> io::Result<()> {
+        let packet = pipe::pack(deposited);
+        loop {
+            let mut room = self.requests.writable().await?;
+            if let Ok(sent) = room.try_io(|requests| pipe::send(requests, &packet)) {
+                return sent;
+            }
+        }
+    }
+}
