@@ -150,7 +150,7 @@ async fn register<'a>(
     signed: &SignedRelease,
     events: &Events,
 ) -> Result<(Vec<&'a Session>, bool), Failure> {
-    let mut registered = Vec::new();
+    let mut registered: Vec<&Session> = Vec::new();
     let mut is_new = false;
     let mut refused = None;
     let request = Request::Publish {
@@ -179,6 +179,7 @@ async fn register<'a>(
         events.warn(format!("{error:#}"));
         refused = Some(error);
     }
+    registered.sort_by_key(|session| session.anchor.id);
     match refused {
         Some(error) if registered.is_empty() => Err(error.into()),
         _ => Ok((registered, is_new)),

@@ -28,7 +28,10 @@ pub type SourceId = u64;
 /// Work that a source is given ahead, in time at its measured rate.
 const AHEAD: Duration = Duration::from_millis(250);
 
-/// Least and most bytes that a source is given ahead.
+/// Bytes that a new source is given ahead; as many again as it delivers, until its rate is known.
+const AHEAD_SIZE_NEW: u64 = 64 << 10;
+
+/// Least and most bytes that a source of known rate is given ahead.
 const AHEAD_SIZE: std::ops::Range<u64> = 1 << 20..32 << 20;
 
 /// Most requests that a source is given ahead.
@@ -104,6 +107,8 @@ struct Source {
     have: Bitmap,
     owed: BTreeSet<u32>,
     owed_bytes: u64,
+    /// Bytes that it has earned to owe.
+    window: u64,
     /// Bytes a second, smoothed; none until something came.
     rate: Option<f64>,
     bytes_since_tick: u64,
@@ -115,15 +120,19 @@ impl Source {
         !self.owed.is_empty() && now.since(self.heard) >= STALL
     }
 
-    /// How many bytes it may owe.
+    /// How many bytes it may owe: slow start as in TCP, bounded by what its rate fills.
     fn ahead(&self) -> u64 {
-        let bytes = self.rate.unwrap_or(0.0) * AHEAD.as_secs_f64();
+        let Some(rate) = self.rate else {
+            return self.window.min(AHEAD_SIZE.end);
+        };
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "clamped just after"
+            reason = "clamped"
         )]
-        (bytes as u64).clamp(AHEAD_SIZE.start, AHEAD_SIZE.end)
+        let filled = (rate * AHEAD.as_secs_f64()) as u64;
+        self.window
+            .min(filled.clamp(AHEAD_SIZE.start, AHEAD_SIZE.end))
     }
 
     fn has_room(&self, chunk_size: u32) -> bool {
@@ -227,6 +236,7 @@ impl Scheduler {
             have: Bitmap::empty(have.len()),
             owed: BTreeSet::new(),
             owed_bytes: 0,
+            window: AHEAD_SIZE_NEW,
             rate: None,
             bytes_since_tick: 0,
             heard: now,
@@ -261,6 +271,9 @@ impl Scheduler {
 
     fn stored(&mut self, id: SourceId, index: u32, out: &mut Vec<Action>) {
         self.settle(id, index);
+        if let Some(source) = self.sources.get_mut(&id) {
+            source.window += size_of(self.geometry, index);
+        }
         self.stored.insert(index);
         self.wanted.remove(index);
         for other in self.requested.get(&index).cloned().unwrap_or_default() {
@@ -505,19 +518,20 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_source_is_given_more_ahead() {
+    fn a_source_is_given_more_ahead_as_it_delivers() {
         let mut subject = scheduler(1000);
         let mut out = Vec::new();
         subject.handle(ms(0), Event::Bitmap(1, Bitmap::full(1000)), &mut out);
-        let slow = gets(&out).len();
-        out.clear();
-        subject.handle(ms(200), Event::Received(1, 100 << 20), &mut out);
-        subject.handle(ms(250), Event::Tick, &mut out);
-        assert!(
-            gets(&out).len() > 5 * slow,
-            "{} after {slow}",
-            gets(&out).len()
-        );
+        assert_eq!(gets(&out).len(), 2);
+        let first = gets(&std::mem::take(&mut out));
+        for (id, index) in first {
+            subject.handle(ms(1), Event::Stored(id, index), &mut out);
+        }
+        assert_eq!(gets(&out).len(), 2);
+        for (id, index) in gets(&std::mem::take(&mut out)) {
+            subject.handle(ms(2), Event::Stored(id, index), &mut out);
+        }
+        assert_eq!(gets(&out).len(), 4, "its window has grown to four chunks");
     }
 
     /// What a fake source does with a request.
