@@ -80,6 +80,8 @@ pub(crate) struct TransferStart {
 /// What the manifest process tells the connection process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToConnection {
+    /// First: what is asked from now on is answered here. What was asked before may have been answered to nobody.
+    Listening,
     /// The answer to a request.
     Reply {
         /// The request's number.
@@ -94,6 +96,8 @@ pub(crate) enum ToConnection {
 /// What the manifest process tells a transfer process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum ToTransfer {
+    /// First: what is asked from now on is answered here. What was asked or told before may be forgotten.
+    Listening,
     /// The answer to an `Admit`.
     Admitted {
         /// Which content.

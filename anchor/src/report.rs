@@ -1,8 +1,21 @@
-//! What `anchor status` prints: the processes of an anchor and what they have done.
+//! What an anchor says of itself on stdout: that it serves, and to `anchor status` what its processes have done.
 
 use anchorage_manifest::NodeId;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr};
+
+/// What `anchor serve` prints once every worker does its task.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Serving {
+    /// Always `serving`.
+    pub(crate) event: &'static str,
+    /// The anchor's number.
+    pub(crate) id: u32,
+    /// Where it serves.
+    pub(crate) address: SocketAddr,
+    /// Its key, which is its node id.
+    pub(crate) key: NodeId,
+}
 
 /// The state of an anchor, as its supervisor knows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +53,16 @@ pub(crate) struct Process {
     pub(crate) restarts: u64,
     /// Seconds since it was started.
     pub(crate) uptime_s: f64,
+}
+
+impl fmt::Display for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "anchor {} serving on {} key {}",
+            self.id, self.address, self.key
+        )
+    }
 }
 
 impl fmt::Display for Report {

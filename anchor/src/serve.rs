@@ -29,6 +29,8 @@ pub(crate) fn run(title: &str, id: u32, options: &Options) -> Result<(), Failure
     if title != Task::SUPERVISOR {
         entitle();
     }
+    // What `ps` and `top` show where they do not show the title; exec has set it to the name of the link.
+    let _ = nix::sys::prctl::set_name(c"anchor");
     let config = Config::load(options.config.as_deref())
         .map_err(|error| Failure::new(Exit::Usage, error))?;
     let anchor = config

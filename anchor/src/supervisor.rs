@@ -12,7 +12,7 @@ use crate::{
     home::Home,
     order::Order,
     packet::{Counters, Status},
-    report::{Process, Report},
+    report::{Process, Report, Serving},
     sys::descriptors::TRANSFERS_MAX,
     task::Task,
     time::{Clock, Time},
@@ -353,13 +353,16 @@ impl Supervisor {
     }
 
     fn announce(&self) {
-        let (id, address, key) = (self.settings.id, self.address, self.settings.identity.id());
+        let serving = Serving {
+            event: "serving",
+            id: self.settings.id,
+            address: self.address,
+            key: self.settings.identity.id(),
+        };
         if self.settings.json {
-            output::data(serde_json::json!({
-                "event": "serving", "id": id, "address": address, "key": key,
-            }));
+            output::data(serde_json::to_string(&serving).expect("plain data always encodes"));
         } else {
-            output::data(format_args!("anchor {id} serving on {address} key {key}"));
+            output::data(serving);
         }
     }
 

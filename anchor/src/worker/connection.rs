@@ -107,7 +107,7 @@ async fn serve(
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             },
             order = orders.recv() => match order {
-                Some(Order::AttachConnection(replies)) => attach(&desk, replies),
+                Some(Order::AttachConnection(replies)) => attach(desk.clone(), replies),
                 Some(Order::Reload { heartbeat_ms }) => desk.set_heartbeat(heartbeat_ms),
                 Some(Order::Drain) | None => break,
                 Some(order) => bail!("an order for another task: {order:?}"),
@@ -123,19 +123,18 @@ async fn serve(
     Ok(())
 }
 
-/// Takes replies from a new life of the manifest process, and asks it again what the last one left unanswered.
-fn attach(desk: &Arc<Desk>, replies: IpcReceiver<ToConnection>) {
-    let to = desk.clone();
+/// Takes replies from a new life of the manifest process.
+fn attach(desk: Arc<Desk>, replies: IpcReceiver<ToConnection>) {
     std::thread::spawn(move || {
         // It ends when that life does.
         while let Ok(message) = replies.recv() {
             match message {
-                ToConnection::Reply { sequence, reply } => to.reply(sequence, reply),
-                ToConnection::Push(push) => to.push(&push),
+                ToConnection::Listening => desk.attached(),
+                ToConnection::Reply { sequence, reply } => desk.reply(sequence, reply),
+                ToConnection::Push(push) => desk.push(&push),
             }
         }
     });
-    desk.attached();
 }
 
 /// Waits for the replies under way, then ends every session.

@@ -137,10 +137,12 @@ impl Keeper {
         match order {
             Order::AttachManifestToConnection(sender) => {
                 self.connection = Some(Outbox::new(sender));
+                self.tell_connection(ToConnection::Listening);
             }
             Order::AttachManifestToTransfer { index, replies } => {
                 if let Some(slot) = self.transfers.get_mut(usize::from(index)) {
                     *slot = Some(Outbox::new(replies));
+                    self.tell_transfer(index, ToTransfer::Listening);
                 }
             }
             Order::Reload { heartbeat_ms } => {

@@ -119,15 +119,13 @@ async fn serve(
     Ok(())
 }
 
-/// Takes replies from a new life of the manifest process, and tells the depot that it listens.
-fn attach(channel: IpcReceiver<ToTransfer>, replies: mpsc::Sender<depot::Reply>) {
+/// Takes replies from a new life of the manifest process.
+fn attach(channel: IpcReceiver<ToTransfer>, replies: mpsc::Sender<ToTransfer>) {
     std::thread::spawn(move || {
-        let mut next = depot::Reply::Attached;
         // It ends when that life does, or this process.
-        while replies.blocking_send(next).is_ok() {
-            match channel.recv() {
-                Ok(message) => next = depot::Reply::Told(message),
-                Err(_) => return,
+        while let Ok(message) = channel.recv() {
+            if replies.blocking_send(message).is_err() {
+                return;
             }
         }
     });

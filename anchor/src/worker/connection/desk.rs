@@ -7,7 +7,7 @@ use super::session::{Outgoing, SessionId};
 use crate::packet::Asked;
 use anchorage_manifest::{
     ContentId, NodeId,
-    wire::{Push, Refusal, Reply, Request, ToPeer},
+    wire::{Push, Refusal, Reply, Request},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -56,8 +56,8 @@ pub(super) struct Question {
     pub(super) observed: SocketAddr,
     /// What.
     pub(super) request: Request,
-    /// Allows the session one request at a time of several; back when this is answered.
-    pub(super) _permit: OwnedSemaphorePermit,
+    /// One of the session's requests in flight; given back when the reply is written.
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
 /// The desk. Its lock is held for moments only.
@@ -157,7 +157,7 @@ impl Desk {
         };
         if !watched || state.pending.len() >= PENDING_MAX {
             let refusal = Refusal::Busy;
-            state.answer(&question, Reply::Refused { refusal });
+            state.answer(question, Reply::Refused { refusal });
             return;
         }
         let sequence = state.next_sequence;
@@ -204,7 +204,7 @@ impl Desk {
             }
             _ => {}
         }
-        state.answer(&question, reply);
+        state.answer(question, reply);
     }
 
     /// Tells some of those who watch.
@@ -215,7 +215,7 @@ impl Desk {
         let mut state = self.state();
         let watchers = state.watchers.get(content).into_iter().flatten().copied();
         for session in fastrand::Rng::new().choose_multiple(watchers, TOLD_MAX) {
-            state.send(session, Outgoing::Message(ToPeer::Push(push.clone())));
+            state.send(session, Outgoing::Push(push.clone()));
         }
     }
 
@@ -230,7 +230,7 @@ impl Desk {
                 .filter_map(|(&id, session)| session.joined.then_some(id))
                 .collect();
             for session in joined {
-                state.send(session, Outgoing::Message(ToPeer::Push(Push::Reannounce)));
+                state.send(session, Outgoing::Push(Push::Reannounce));
             }
         }
         self.forwards.notify_one();
@@ -245,7 +245,7 @@ impl Desk {
         {
             let Pending { question, .. } = entry.remove();
             let refusal = Refusal::Busy;
-            state.answer(&question, Reply::Refused { refusal });
+            state.answer(question, Reply::Refused { refusal });
         }
     }
 
@@ -310,14 +310,16 @@ impl State {
         self.sessions.remove(&id);
     }
 
-    fn answer(&mut self, question: &Question, reply: Reply) {
-        let id = question.id;
-        self.send(
-            question.session,
-            Outgoing::Message(ToPeer::Reply { id, reply }),
-        );
-        if question.request == Request::Leave {
-            self.send(question.session, Outgoing::End);
+    fn answer(&mut self, question: Question, reply: Reply) {
+        let (session, leaves) = (question.session, question.request == Request::Leave);
+        let answer = Outgoing::Reply {
+            id: question.id,
+            reply,
+            permit: Some(question.permit),
+        };
+        self.send(session, answer);
+        if leaves {
+            self.send(session, Outgoing::End);
         }
     }
 

@@ -4,7 +4,7 @@ use super::desk::{Desk, Question, Seat};
 use anchorage_manifest::{
     NodeId,
     limits::{HEARTBEATS_MISSED_MAX, PROTOCOL_VERSION, REQUEST_SIZE_MAX},
-    wire::{Refusal, Reply, Request, ToAnchor, ToPeer},
+    wire::{Push, Refusal, Reply, Request, ToAnchor, ToPeer},
 };
 use anchorage_peer::framed;
 use anyhow::Result;
@@ -12,7 +12,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf},
     net::TcpStream,
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 use tokio_rustls::server::TlsStream;
@@ -41,8 +41,17 @@ pub(super) struct SessionId(pub(super) u64);
 
 /// What a session's writer gets.
 pub(super) enum Outgoing {
-    /// Something to send.
-    Message(ToPeer),
+    /// The answer to a request.
+    Reply {
+        /// The peer's number for it.
+        id: u32,
+        /// The answer.
+        reply: Reply,
+        /// The request is in flight until the answer is written: who reads nothing is read no further.
+        permit: Option<OwnedSemaphorePermit>,
+    },
+    /// Something that the peer should know.
+    Push(Push),
     /// Nothing more will be sent: say good-bye.
     End,
 }
@@ -93,7 +102,11 @@ pub(super) async fn run(
     if let End::Refused { id, refusal } = end {
         let reply = Reply::Refused { refusal };
         // A peer that reads nothing misses it.
-        let _ = outgoing.try_send(Outgoing::Message(ToPeer::Reply { id, reply }));
+        let _ = outgoing.try_send(Outgoing::Reply {
+            id,
+            reply,
+            permit: None,
+        });
         drop(outgoing);
         let _ = writing.await;
         linger(&mut reader).await;
@@ -136,7 +149,8 @@ impl Talk<'_> {
                 (Request::Hello { version }, false) if version == PROTOCOL_VERSION => {
                     greeted = true;
                     let reply = Reply::Welcome { version };
-                    let welcome = Outgoing::Message(ToPeer::Reply { id, reply });
+                    let permit = Some(permit);
+                    let welcome = Outgoing::Reply { id, reply, permit };
                     if self.outgoing.try_send(welcome).is_err() {
                         return End::Gone;
                     }
@@ -156,7 +170,7 @@ impl Talk<'_> {
                     node: self.node,
                     observed: self.observed,
                     request,
-                    _permit: permit,
+                    permit,
                 }),
             }
         }
@@ -179,11 +193,17 @@ async fn next(reader: &mut ReadHalf<TlsStream<TcpStream>>) -> Result<Option<ToAn
 
 /// The writing side: ends with the queue, with the connection, or when the peer does not read.
 async fn write(mut writer: WriteHalf<TlsStream<TcpStream>>, mut queue: mpsc::Receiver<Outgoing>) {
-    while let Some(Outgoing::Message(message)) = queue.recv().await {
+    while let Some(outgoing) = queue.recv().await {
+        let (message, permit) = match outgoing {
+            Outgoing::Reply { id, reply, permit } => (ToPeer::Reply { id, reply }, permit),
+            Outgoing::Push(push) => (ToPeer::Push(push), None),
+            Outgoing::End => break,
+        };
         let writing = framed::write(&mut writer, &message);
         if !matches!(timeout(WRITE_PATIENCE, writing).await, Ok(Ok(()))) {
             break;
         }
+        drop(permit);
     }
     // A peer that has gone does not need the good-bye.
     let _ = timeout(WRITE_PATIENCE, writer.shutdown()).await;

@@ -29,14 +29,6 @@ const BATCH: Duration = Duration::from_millis(20);
 /// A question without an answer for so long is answered no; the publisher tries again.
 const ADMIT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What comes down.
-pub(super) enum Reply {
-    /// A new life of the manifest process listens.
-    Attached,
-    /// It says something.
-    Told(ToTransfer),
-}
-
 /// A publisher that waits for leave to store.
 struct Waiting {
     reply: oneshot::Sender<Option<Geometry>>,
@@ -71,7 +63,7 @@ impl Depot {
     pub(super) async fn run(
         mut self,
         mut deposits: mpsc::Receiver<Deposit>,
-        mut replies: mpsc::Receiver<Reply>,
+        mut replies: mpsc::Receiver<ToTransfer>,
     ) -> io::Result<()> {
         loop {
             let wake = self.wake();
@@ -117,16 +109,16 @@ impl Depot {
         }
     }
 
-    async fn hear(&mut self, reply: Reply) -> io::Result<()> {
+    async fn hear(&mut self, reply: ToTransfer) -> io::Result<()> {
         match reply {
-            Reply::Attached => self.tell_all().await?,
-            Reply::Told(ToTransfer::Admitted { content, geometry }) => {
+            ToTransfer::Listening => self.tell_all().await?,
+            ToTransfer::Admitted { content, geometry } => {
                 for waiting in self.waiting.remove(&content).unwrap_or_default() {
                     // A publisher that has gone does not need it.
                     let _ = waiting.reply.send(geometry);
                 }
             }
-            Reply::Told(ToTransfer::Stored { content }) => {
+            ToTransfer::Stored { content } => {
                 let store = self.store.clone();
                 tokio::task::spawn_blocking(move || store.refresh(content));
             }
