@@ -72,6 +72,8 @@ struct Keeper {
     reported: Counters,
     reported_at: Time,
     draining: bool,
+    /// Whether the last commit failed.
+    refusing: bool,
 }
 
 impl Keeper {
@@ -94,6 +96,7 @@ impl Keeper {
             reported: Counters::default(),
             reported_at: Time::default(),
             draining: false,
+            refusing: false,
         }
     }
 
@@ -223,9 +226,13 @@ impl Keeper {
             };
             self.reply(sequence, reply);
         }
-        if let Err(error) = result {
-            self.status
-                .said(&format!("a release was refused: {error:#}"));
+        match result {
+            Ok(()) => self.refusing = false,
+            Err(error) if !std::mem::replace(&mut self.refusing, true) => {
+                self.status
+                    .said(&format!("releases are refused for now: {error:#}"));
+            }
+            Err(_) => {}
         }
     }
 

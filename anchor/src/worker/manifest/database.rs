@@ -5,14 +5,16 @@
 //! | `releases` | name | the newest signed release, as [`anchorage_manifest::codec`] encodes it |
 //! | `contents` | content id, 32 bytes | its geometry, likewise |
 //!
-//! It is read once, at the start; from then on memory answers. A commit is durable before it returns.
+//! It is read once, at the start; from then on memory answers. A commit is durable before it returns. After a write that
+//! failed, on a full disk say, redb refuses everything until the file is opened again, so the next commit does that. What
+//! the failed one brought may be on the disk all the same; its publisher was told to publish again, which does no harm.
 
 use super::cannot_use;
 use anchorage_manifest::{ContentId, Geometry, Hash, SignedRelease, codec};
 use anyhow::{Context as _, Result};
 use redb::{DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -34,9 +36,11 @@ pub(super) struct Known {
     pub(super) contents: Vec<(ContentId, Geometry)>,
 }
 
-/// The open file.
+/// The database's file.
 pub(super) struct Database {
-    file: redb::Database,
+    path: PathBuf,
+    /// Closed between a failed write and the next commit.
+    file: Option<redb::Database>,
 }
 
 impl Database {
@@ -44,68 +48,86 @@ impl Database {
     pub(super) fn open(path: &Path) -> Result<(Self, Known)> {
         let deadline = Instant::now() + PATIENCE;
         let file = loop {
-            match redb::Builder::new().set_cache_size(CACHE_SIZE).create(path) {
+            match open(path) {
                 Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 result => break result.with_context(cannot_use(path))?,
             }
         };
-        let database = Self { file };
-        let known = database
-            .make_tables()
-            .and_then(|()| database.read())
+        let known = make_tables(&file)
+            .and_then(|()| read(&file))
             .with_context(cannot_use(path))?;
+        let database = Self {
+            path: path.to_owned(),
+            file: Some(file),
+        };
         Ok((database, known))
     }
 
-    /// Adds releases, each replacing the one of its name. All of them are durable when this returns, or none is.
+    /// Adds releases, each replacing the one of its name. All of them are durable when this returns, or it fails.
     pub(super) fn insert<'a>(
-        &self,
+        &mut self,
         releases: impl Iterator<Item = &'a SignedRelease>,
     ) -> Result<()> {
-        let mut transaction = self.file.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
-        {
-            let mut by_name = transaction.open_table(RELEASES)?;
-            let mut contents = transaction.open_table(CONTENTS)?;
-            for signed in releases {
-                let release = signed.unverified();
-                by_name.insert(release.name.as_str(), &*codec::encode(signed))?;
-                contents.insert(&release.content.0.0, &*codec::encode(&release.geometry))?;
-            }
-        }
-        transaction.commit()?;
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => open(&self.path)?,
+        };
+        insert(&file, releases)?;
+        self.file = Some(file);
         Ok(())
     }
+}
 
-    fn make_tables(&self) -> Result<()> {
-        let transaction = self.file.begin_write()?;
-        transaction.open_table(RELEASES)?;
-        transaction.open_table(CONTENTS)?;
-        transaction.commit()?;
-        Ok(())
-    }
+fn open(path: &Path) -> Result<redb::Database, DatabaseError> {
+    redb::Builder::new().set_cache_size(CACHE_SIZE).create(path)
+}
 
-    fn read(&self) -> Result<Known> {
-        let transaction = self.file.begin_read()?;
-        let mut known = Known::default();
-        for entry in transaction.open_table(RELEASES)?.iter()? {
-            let (name, bytes) = entry?;
-            let signed: SignedRelease = codec::decode(bytes.value()).with_context(|| {
-                format!("file on disk is damaged at release {:?}", name.value())
-            })?;
-            known.releases.push(signed);
+fn insert<'a>(
+    file: &redb::Database,
+    releases: impl Iterator<Item = &'a SignedRelease>,
+) -> Result<()> {
+    let mut transaction = file.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    {
+        let mut by_name = transaction.open_table(RELEASES)?;
+        let mut contents = transaction.open_table(CONTENTS)?;
+        for signed in releases {
+            let release = signed.unverified();
+            by_name.insert(release.name.as_str(), &*codec::encode(signed))?;
+            contents.insert(&release.content.0.0, &*codec::encode(&release.geometry))?;
         }
-        for entry in transaction.open_table(CONTENTS)?.iter()? {
-            let (id, bytes) = entry?;
-            let id = ContentId(Hash(*id.value()));
-            let geometry = codec::decode(bytes.value())
-                .with_context(|| format!("file on disk is damaged at content {}", id.0.short()))?;
-            known.contents.push((id, geometry));
-        }
-        Ok(known)
     }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn make_tables(file: &redb::Database) -> Result<()> {
+    let transaction = file.begin_write()?;
+    transaction.open_table(RELEASES)?;
+    transaction.open_table(CONTENTS)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn read(file: &redb::Database) -> Result<Known> {
+    let transaction = file.begin_read()?;
+    let mut known = Known::default();
+    for entry in transaction.open_table(RELEASES)?.iter()? {
+        let (name, bytes) = entry?;
+        let signed: SignedRelease = codec::decode(bytes.value())
+            .with_context(|| format!("file on disk is damaged at release {:?}", name.value()))?;
+        known.releases.push(signed);
+    }
+    for entry in transaction.open_table(CONTENTS)?.iter()? {
+        let (id, bytes) = entry?;
+        let id = ContentId(Hash(*id.value()));
+        let geometry = codec::decode(bytes.value())
+            .with_context(|| format!("file on disk is damaged at content {}", id.0.short()))?;
+        known.contents.push((id, geometry));
+    }
+    Ok(known)
 }
 
 #[cfg(test)]
@@ -116,7 +138,7 @@ mod tests {
     fn what_was_committed_is_there_after_reopening() -> Result<()> {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("anchor.redb");
-        let (database, known) = Database::open(&path)?;
+        let (mut database, known) = Database::open(&path)?;
         assert_eq!(known, Known::default());
         let (one, two, other) = (signed("a", 1, 1), signed("a", 2, 1), signed("b", 1, 2));
         database.insert([&one, &other].into_iter())?;
