@@ -3,6 +3,9 @@
 //! A request that was forwarded stays here until its reply comes. When the manifest process has died meanwhile, all that is
 //! pending is forwarded again; requests are idempotent, so asking twice does no harm.
 
+#[cfg(test)]
+mod tests;
+
 use super::session::{Outgoing, SessionId};
 use crate::packet::Asked;
 use anchorage_manifest::{
