@@ -1,7 +1,7 @@
 //! The Anchorage server: a supervisor and its worker processes; and the command line `anchor`.
 //!
-//! One binary, many processes: `anchor serve` becomes the supervisor, which starts this binary again for every worker.
-//! A process knows what it is by its title, the zeroth argument.
+//! One binary, many processes: `anchor serve` becomes the supervisor, which starts this binary again for every
+//! worker. A process knows what it is by its title, the zeroth argument.
 
 mod cli;
 mod home;

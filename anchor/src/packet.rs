@@ -60,7 +60,8 @@ pub(crate) enum Deposited {
         /// Which.
         content: ContentId,
     },
-    /// Has just stored these chunks, at most [`anchorage_manifest::limits::CHUNKS_PER_MESSAGE_MAX`]; none means the list.
+    /// Has just stored these chunks, at most [`anchorage_manifest::limits::CHUNKS_PER_MESSAGE_MAX`]; none means the
+    /// list.
     Stored {
         /// Of which content.
         content: ContentId,

@@ -12,9 +12,9 @@
 //!  5    requests, up            requests of transfer 0        requests, up
 //!  6 …  hand-off to transfer 0  requests of transfer 1 …
 //! ```
-//! Pipes are in packet mode, hand-offs are `SOCK_SEQPACKET` pairs. The supervisor keeps both ends of everything from 4
-//! on, so that what is queued there outlives a worker; of a status pipe it keeps the reading end alone, so that a
-//! worker's end closes with it.
+//! Pipes are in packet mode, hand-offs are `SOCK_SEQPACKET` pairs. The supervisor keeps both ends of everything
+//! from 4 on, so that what is queued there outlives a worker; of a status pipe it keeps the reading end alone, so
+//! that a worker's end closes with it.
 #![expect(
     unsafe_code,
     reason = "descriptors by number, a closure between fork and exec, SCM_RIGHTS, an event loop by hand"

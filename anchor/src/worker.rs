@@ -1,8 +1,8 @@
 //! A worker process: what all of them do alike. Their tasks are in the modules below, one file each.
 //!
 //! A worker takes its descriptors, ignores the signals of the terminal (the supervisor drains it), connects back, and
-//! does what it is ordered. When its channel of orders closes, its supervisor is gone, and it ends at once: whatever it
-//! was doing was not promised to anybody yet.
+//! does what it is ordered. When its channel of orders closes, its supervisor is gone, and it ends at once:
+//! whatever it was doing was not promised to anybody yet.
 
 mod connection;
 mod manifest;

@@ -7,11 +7,11 @@
 //!     ▼                                                   ▼
 //!  Draining: connection and transfers first, then manifest; whoever is late is killed
 //! ```
-//! A death is **early** when the worker had served for less than ten seconds. Its next start waits 1, 2, 4 … 60 s, and five
-//! early deaths in a minute end the tree: this is a crash loop, and only a human can help. But a worker that somebody
-//! outside ended by SIGKILL has shown no fault of its own: it is started at once, however often that happens. Only when
-//! it is killed before it was ready twice in a row does that look like a loop too (the system may be out of memory),
-//! and counts as early.
+//! A death is **early** when the worker had served for less than ten seconds. Its next start waits 1, 2, 4 … 60 s,
+//! and five early deaths in a minute end the tree: this is a crash loop, and only a human can help. But a worker
+//! that somebody outside ended by SIGKILL has shown no fault of its own: it is started at once, however often that
+//! happens. Only when it is killed before it was ready twice in a row does that look like a loop too (the system
+//! may be out of memory), and counts as early.
 
 use crate::{task::Task, time::Time};
 use std::{collections::VecDeque, time::Duration};

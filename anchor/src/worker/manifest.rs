@@ -1,8 +1,8 @@
 //! The manifest process: the only one that touches the database; it knows releases, holders and members.
 //!
-//! Requests come up pipes, one thread reading each, into one inbox; the main loop applies them to the [`Registry`], a plain
-//! struct, and sends what comes out down to the clients. All releases of a batch become durable in one commit before
-//! any of them is answered. It has no socket.
+//! Requests come up pipes, one thread reading each, into one inbox; the main loop applies them to the [`Registry`],
+//! a plain struct, and sends what comes out down to the clients. All releases of a batch become durable in one
+//! commit before any of them is answered. It has no socket.
 
 mod database;
 mod inbox;

@@ -1,7 +1,7 @@
 //! What the connection process remembers: its sessions, what they asked and still wait for, and what they watch.
 //!
-//! A request that was forwarded stays here until its reply comes. When the manifest process has died meanwhile, all that is
-//! pending is forwarded again; requests are idempotent, so asking twice does no harm.
+//! A request that was forwarded stays here until its reply comes. When the manifest process has died meanwhile, all
+//! that is pending is forwarded again; requests are idempotent, so asking twice does no harm.
 
 #[cfg(test)]
 mod tests;
@@ -35,8 +35,9 @@ const REPLY_PATIENCE: Duration = Duration::from_secs(10);
 /// Most contents that one session may watch.
 const WATCHES_MAX: usize = 1_024;
 
-/// Most watchers that are told of one change, picked at random. If all were, a crowd of N that comes for the same content
-/// would get N² messages; a peer needs some sources, not all, and those who are not told now are told of others.
+/// Most watchers that are told of one change, picked at random. If all were, a crowd of N that comes for the same
+/// content would get N² messages; a peer needs some sources, not all, and those who are not told now are told of
+/// others.
 const TOLD_MAX: usize = 64;
 
 /// A session's place at the desk.

@@ -5,9 +5,10 @@
 //! | `releases` | name | the newest signed release, as [`anchorage_manifest::codec`] encodes it |
 //! | `contents` | content id, 32 bytes | its geometry, likewise |
 //!
-//! It is read once, at the start; from then on memory answers. A commit is durable before it returns. After a write that
-//! failed, on a full disk say, redb refuses everything until the file is opened again, so the next commit does that. What
-//! the failed one brought may be on the disk all the same; its publisher was told to publish again, which does no harm.
+//! It is read once, at the start; from then on memory answers. A commit is durable before it returns. After a write
+//! that failed, on a full disk say, redb refuses everything until the file is opened again, so the next commit does
+//! that. What the failed one brought may be on the disk all the same; its publisher was told to publish again,
+//! which does no harm.
 
 use super::cannot_use;
 use anchorage_manifest::{ContentId, Geometry, Hash, SignedRelease, codec};

@@ -4,8 +4,8 @@ use ipc_channel::ipc::IpcSender;
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::mpsc::{self, SyncSender};
 
-/// Most messages that wait. What comes then is dropped: a client that is so far behind is stopped or dying, and asks again
-/// when it is attached again; its peers ask again when they get no answer.
+/// Most messages that wait. What comes then is dropped: a client that is so far behind is stopped or dying, and
+/// asks again when it is attached again; its peers ask again when they get no answer.
 const CAPACITY: usize = 4_096;
 
 /// The way down to one life of a client process.

@@ -1,9 +1,9 @@
 //! What the anchor knows: releases, contents, members and holders; without clock, sockets or files.
 //!
-//! **Members** are nodes that joined; each has a lease that its heartbeats renew, and is gone three missed heartbeats later.
-//! **Holders** are members that announced or acknowledged chunks of a content, and the anchor itself; they are soft state
-//! that goes with the lease. **Releases** and **contents** are durable: the driver commits what [`Action::Commit`] says
-//! and tells with [`Event::Committed`], and only then it is known here.
+//! **Members** are nodes that joined; each has a lease that its heartbeats renew, and is gone three missed
+//! heartbeats later. **Holders** are members that announced or acknowledged chunks of a content, and the anchor
+//! itself; they are soft state that goes with the lease. **Releases** and **contents** are durable: the driver
+//! commits what [`Action::Commit`] says and tells with [`Event::Committed`], and only then it is known here.
 
 mod chunks;
 mod event;

@@ -1,7 +1,7 @@
 //! Between the server, which stores what publishers bring, and the manifest process, which allows it and lists it.
 //!
-//! Questions wait here for their answers, and are asked again of a new life of the manifest process; to that one all that the
-//! store holds is told again too. What was stored is told in batches, a few milliseconds late.
+//! Questions wait here for their answers, and are asked again of a new life of the manifest process; to that one
+//! all that the store holds is told again too. What was stored is told in batches, a few milliseconds late.
 
 use crate::{
     order::ToTransfer,
