@@ -30,7 +30,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::timeout};
+
+/// How long the anchors may take to hear that all is there.
+const TELLING_DEADLINE: Duration = Duration::from_secs(3);
 
 /// What is to be fetched.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -127,15 +130,18 @@ async fn fetch_verified(
 
 /// Tells the anchors that the node has all of it, and flushes the file to the disk when there is time.
 async fn finish(node: &Arc<Node>, slot: &Arc<Slot>) {
-    for session in node
-        .sessions
-        .iter()
-        .filter(|session| session.connected().is_some())
-    {
-        session.flush().await;
-        // An anchor that is down at this moment hears of it when it is back.
-        drop(session.announce(slot).await);
-    }
+    let telling = async {
+        for session in node
+            .sessions
+            .iter()
+            .filter(|session| session.connected().is_some())
+        {
+            session.flush().await;
+        }
+        node.announce(slot).await;
+    };
+    // The next connection tells what this one could not.
+    drop(timeout(TELLING_DEADLINE, telling).await);
     let slot = slot.clone();
     // A file that could not be flushed stays in doubt until it was: that is what the doubt is for.
     spawn_blocking(move || drop(slot.settle()));

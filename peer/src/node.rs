@@ -9,10 +9,10 @@ use crate::{
     known_anchors::KnownAnchors,
     serve::{INCOMING_SIZE_MAX, Server, Traffic},
     session::{Ground, Listen, News, Session, State},
-    store::Store,
+    store::{Slot, Store},
     tls,
 };
-use anchorage_manifest::{ContentId, NodeId, Source, wire::ALPN_CHUNKS, wire::Push};
+use anchorage_manifest::{ContentId, NodeId, Source, wire::ALPN_CHUNKS, wire::Push, wire::Request};
 use anyhow::{Context as _, Result, anyhow};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -195,6 +195,28 @@ impl Node {
             .iter()
             .filter_map(Session::connected)
             .any(|anchor| anchor.node == node)
+    }
+
+    /// Tells the anchors all that the node has of a content. One that is down now is told when it is back.
+    pub async fn announce(&self, slot: &Slot) {
+        for session in self
+            .sessions
+            .iter()
+            .filter(|session| session.connected().is_some())
+        {
+            drop(session.announce(slot).await);
+        }
+    }
+
+    /// Tells the anchors that the node has nothing of a content. One that is down now never hears that it had.
+    pub async fn withdraw(&self, content: ContentId) {
+        for session in self
+            .sessions
+            .iter()
+            .filter(|session| session.connected().is_some())
+        {
+            drop(session.request(Request::Withdraw { content }).await);
+        }
     }
 
     /// Says good-bye to every anchor, once the last acks are answered.

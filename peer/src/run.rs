@@ -10,13 +10,14 @@ use crate::{
     node::Node,
     output::talk,
     session::{Session, State},
+    store::Slot,
     view::View,
 };
 use anyhow::{Context as _, Result, anyhow};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::{broadcast::error::RecvError, mpsc, oneshot},
     task::{JoinSet, spawn_blocking},
     time::sleep,
 };
@@ -150,38 +151,56 @@ async fn serve(node: &Arc<Node>, events: &Events) -> Result<(), Failure> {
     for session in node.sessions.clone() {
         tasks.spawn(watch(session, events.clone()));
     }
-    tasks.spawn(recheck(node.clone(), events.clone()));
+    tasks.spawn(look_after(node.clone(), events.clone()));
     events.tell(node.serving()?);
     std::future::pending().await
 }
 
-/// Looks again at files that may have changed while nobody looked, and offers what is still good of them.
-async fn recheck(node: Arc<Node>, events: Events) {
+/// Looks after files that have changed: those that did while nobody looked, then those that do under way.
+async fn look_after(node: Arc<Node>, events: Events) {
+    let mut lost = node.store.lost();
     for slot in node
         .store
         .slots()
         .into_iter()
         .filter(|slot| slot.in_doubt())
     {
-        let path = slot.path();
-        events.warn(format!(
-            "{} may have changed since it was stored; reading it again",
-            path.display()
-        ));
-        let again = slot.clone();
-        match spawn_blocking(move || again.recheck()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => events.warn(format!("{error:#}")),
-            Err(error) => events.warn(error.to_string()),
+        recheck(&node, &slot, &events).await;
+    }
+    loop {
+        match lost.recv().await {
+            Ok(content) => {
+                if let Some(slot) = node.store.slot(content) {
+                    recheck(&node, &slot, &events).await;
+                }
+            }
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
         }
-        for session in node
-            .sessions
-            .iter()
-            .filter(|session| session.connected().is_some())
-        {
-            // An anchor that goes away now is told when it is back.
-            drop(session.announce(&slot).await);
-        }
+    }
+}
+
+/// Reads a doubtful file again, and offers what is still good of it.
+async fn recheck(node: &Node, slot: &Arc<Slot>, events: &Events) {
+    let path = slot.path();
+    events.warn(format!(
+        "{} may have changed since it was stored; reading it again",
+        path.display()
+    ));
+    node.withdraw(slot.id()).await;
+    let again = slot.clone();
+    match spawn_blocking(move || again.recheck()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => events.warn(format!("{error:#}")),
+        Err(error) => events.warn(error.to_string()),
+    }
+    let (good, all) = (slot.have().count(), slot.content().chunks().len());
+    events.warn(format!(
+        "{good} of {all} chunks of {} are as they were",
+        path.display()
+    ));
+    if good > 0 {
+        node.announce(slot).await;
     }
 }
 

@@ -24,11 +24,16 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
+use tokio::sync::broadcast;
+
+/// Lost contents that may wait for whoever looks after them.
+const LOST_MAX: usize = 64;
 
 /// All contents of a node. Several processes may have the same directory open.
 pub struct Store {
     directory: PathBuf,
     slots: Mutex<BTreeMap<ContentId, Arc<Slot>>>,
+    lost: broadcast::Sender<ContentId>,
 }
 
 impl Store {
@@ -41,6 +46,7 @@ impl Store {
         let store = Self {
             directory: directory.to_owned(),
             slots: Mutex::default(),
+            lost: broadcast::Sender::new(LOST_MAX),
         };
         for entry in fs::read_dir(directory).with_context(operand)? {
             let name = entry.with_context(operand)?.file_name();
@@ -61,6 +67,11 @@ impl Store {
         self.table().values().cloned().collect()
     }
 
+    /// Contents whose file turns out to have changed, from now on.
+    pub fn lost(&self) -> broadcast::Receiver<ContentId> {
+        self.lost.subscribe()
+    }
+
     /// Makes the slot of a content whose file is at `place`, or gives the one there is its new place. Blocks.
     pub fn create(&self, content: &Content, place: &Place) -> Result<Arc<Slot>> {
         let id = content.id();
@@ -74,7 +85,7 @@ impl Store {
             .inspect_err(|_| drop(fs::remove_file(&part)))
             .with_context(operand)?;
         place.save(&folder).with_context(operand)?;
-        let slot = Slot::open(&folder, id).with_context(operand)?;
+        let slot = Slot::open(&folder, id, self.lost.clone()).with_context(operand)?;
         Ok(self
             .table()
             .entry(id)
@@ -88,7 +99,7 @@ impl Store {
         match self.slot(content) {
             Some(slot) => slot.reload_marks(),
             None => {
-                if let Ok(slot) = Slot::open(&self.folder(content), content) {
+                if let Ok(slot) = Slot::open(&self.folder(content), content, self.lost.clone()) {
                     self.table().entry(content).or_insert(slot);
                 }
             }

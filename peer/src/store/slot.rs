@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, Weak},
 };
+use tokio::sync::broadcast;
 
 /// Somebody who wants to know of new chunks; a connection, say.
 pub trait Watcher: Send + Sync {
@@ -22,6 +23,7 @@ pub struct Slot {
     content: Arc<Content>,
     folder: PathBuf,
     marks: File,
+    lost: broadcast::Sender<ContentId>,
     state: Mutex<State>,
 }
 
@@ -35,7 +37,13 @@ struct State {
 
 impl Slot {
     /// Opens a slot's folder, whose list must hash to `id`.
-    pub(super) fn open(folder: &Path, id: ContentId) -> Result<Arc<Self>> {
+    ///
+    /// Should its file change, `lost` is told.
+    pub(super) fn open(
+        folder: &Path,
+        id: ContentId,
+        lost: broadcast::Sender<ContentId>,
+    ) -> Result<Arc<Self>> {
         let list = fs::read(folder.join("list")).context("cannot read the list")?;
         let content = Content::decode_as(&list, id).context("file on disk is not the list")?;
         let place = Place::load(folder)?;
@@ -64,6 +72,7 @@ impl Slot {
             content: Arc::new(content),
             folder: folder.to_owned(),
             marks,
+            lost,
             state: Mutex::new(state),
         };
         slot.reload_marks();
@@ -132,7 +141,7 @@ impl Slot {
         if let Some(stamp) = stamp
             && Stamp::of(&file.metadata().with_context(operand)?) != stamp
         {
-            self.forget();
+            self.lose();
             bail!("{} has changed on disk", self.path().display());
         }
         Ok(())
@@ -192,7 +201,7 @@ impl Slot {
                 good.push(index);
             }
         }
-        self.forget();
+        self.clear();
         self.set_place(self.place().rechecked(&file)?)?;
         self.state().in_doubt = false;
         for index in good {
@@ -206,7 +215,7 @@ impl Slot {
 
     /// Begins anew: the file holds nothing yet.
     pub fn reset(&self) {
-        self.forget();
+        self.clear();
         self.state().in_doubt = false;
     }
 
@@ -215,16 +224,21 @@ impl Slot {
         self.state().have.first_missing()
     }
 
-    /// Takes every mark away: the file is not what it was. What cannot be written down is at least not served.
-    pub fn forget(&self) {
+    /// The file is not what it was: nothing of it is served any more, and whoever looks after lost contents is told.
+    fn lose(&self) {
+        self.clear();
+        self.state().in_doubt = true;
+        // Nobody looks after them in a process that only stores.
+        drop(self.lost.send(self.id));
+    }
+
+    /// Takes every mark away. What cannot be written down is at least not served.
+    fn clear(&self) {
         let mut state = self.state();
         state.have = Bitmap::empty(self.content.geometry().chunks());
-        state.in_doubt = true;
-        drop(
-            self.marks
-                .set_len(0)
-                .and_then(|()| self.marks.set_len(state.have.len().into())),
-        );
+        let cleared = self.marks.set_len(0);
+        drop(cleared.and_then(|()| self.marks.set_len(state.have.len().into())));
+        drop(fs::remove_file(self.prefix_path()));
     }
 
     /// The file is complete: it gets its final name, over whatever has it, and its stamp. Blocks.
@@ -238,7 +252,9 @@ impl Slot {
             stamp: Some(Stamp::of(&metadata)),
             ..self.place()
         };
-        self.set_place(place)
+        self.set_place(place)?;
+        drop(fs::remove_file(self.prefix_path()));
+        Ok(())
     }
 
     /// Moves the unfinished file to another path. Blocks.
