@@ -5,6 +5,7 @@
 //! whenever either end is, and sent to both in an `Attach`.
 
 use anchorage_manifest::{ContentId, Geometry, NodeId, wire};
+use anchorage_peer::serve::Share;
 use ipc_channel::ipc::{IpcReceiver, IpcSender};
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, path::PathBuf};
@@ -75,6 +76,8 @@ pub(crate) struct TransferStart {
     pub(crate) seed: [u8; 32],
     /// The chunk store's directory.
     pub(crate) store: PathBuf,
+    /// Which part of every content this process gives out first.
+    pub(crate) share: Share,
 }
 
 /// What the manifest process tells the connection process.

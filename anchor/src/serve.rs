@@ -7,6 +7,7 @@ use crate::{
     sys::{descriptors, spawn},
     task::Task,
 };
+use anchorage_peer::serve::Share;
 use anchorage_peer::{
     config::{AnchorConfig, Config},
     failure::{Exit, Failure},
@@ -66,9 +67,15 @@ pub(crate) fn run(title: &str, id: u32, options: &Options) -> Result<(), Failure
         .iter()
         .filter_map(|anchor| anchor.key)
         .collect();
+    let position = config
+        .anchors
+        .iter()
+        .position(|anchor| anchor.id == id)
+        .unwrap_or(0);
     supervisor::run(Settings {
         id,
         heartbeat_ms: config.heartbeat_ms,
+        share: Share::whole().part(position, config.anchors.len()),
         anchors,
         config: options.config.clone(),
         home,

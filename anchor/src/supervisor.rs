@@ -18,6 +18,7 @@ use crate::{
     time::{Clock, Time},
 };
 use anchorage_manifest::NodeId;
+use anchorage_peer::serve::Share;
 use anchorage_peer::{
     config::Config,
     failure::{Exit, Failure},
@@ -53,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) heartbeat_ms: u32,
     /// The keys of all anchors that the config knows.
     pub(crate) anchors: Vec<NodeId>,
+    /// Which part of every content this anchor gives out first.
+    pub(crate) share: Share,
     /// The state directory, locked.
     pub(crate) home: Home,
     /// The anchor's key.
@@ -240,9 +243,10 @@ impl Supervisor {
                 heartbeat_ms: settings.heartbeat_ms,
                 transfers,
             }),
-            Task::Transfer(_) => Order::StartTransfer(crate::order::TransferStart {
+            Task::Transfer(index) => Order::StartTransfer(crate::order::TransferStart {
                 seed: settings.identity.seed(),
                 store: settings.home.store(),
+                share: settings.share.part(index.into(), transfers.into()),
             }),
         }
     }

@@ -141,6 +141,24 @@ impl Bitmap {
         )
     }
 
+    /// The first chunk in the set from `start` on.
+    pub fn next_from(&self, start: u32) -> Option<u32> {
+        let first = start as usize / 64;
+        let words = self.words.iter().enumerate().skip(first);
+        let mut words = words.map(|(at, &word)| {
+            let below = if at == first {
+                (1u64 << (start % 64)) - 1
+            } else {
+                0
+            };
+            (at, word & !below)
+        });
+        let (at, word) = words.find(|&(_, word)| word != 0)?;
+        u32::try_from(at * 64)
+            .ok()
+            .map(|base| base + word.trailing_zeros())
+    }
+
     /// The first chunk not in the set; the length if there is none.
     pub fn first_missing(&self) -> u32 {
         self.missing().next().unwrap_or(self.len)
@@ -267,6 +285,9 @@ mod tests {
             let missing: Vec<u32> = (0..len).filter(|index| !model.contains(index)).collect();
             prop_assert_eq!(subject.first_missing(), missing.first().copied().unwrap_or(len));
             prop_assert_eq!(subject.missing().collect::<Vec<_>>(), missing);
+            for start in [0, 1, 63, 64, 200, 299, 300, 1000] {
+                prop_assert_eq!(subject.next_from(start), model.range(start..).next().copied());
+            }
         }
 
         #[test]

@@ -175,7 +175,21 @@ pub(crate) mod examples {
         vec![
             ("hello", Ask::Hello { version: 1 }),
             ("get-list", Ask::GetList { content }),
-            ("interested", Ask::Interested { content }),
+            (
+                "interested",
+                Ask::Interested {
+                    content,
+                    have: Bitmap::empty(20),
+                },
+            ),
+            (
+                "have",
+                Ask::Have {
+                    content,
+                    chunks: vec![0, 300],
+                },
+            ),
+            ("any", Ask::Any { content }),
             (
                 "get",
                 Ask::Get {
@@ -237,6 +251,7 @@ pub(crate) mod examples {
                     index: Some(300),
                 },
             ),
+            ("exhausted", Answer::Exhausted { content }),
             (
                 "offered",
                 Answer::Offered {

@@ -66,7 +66,10 @@ async fn manifest(node: &Arc<Node>, name: &str, events: &Events) -> Result<(), F
     let anchors = node.anchors(events).await?;
     let signed = lookup::resolve(&anchors, &name, events).await?;
     let release = signed.unverified();
-    let holders = lookup::holders(&anchors, release.content).await;
+    let mut holders = lookup::holders(&anchors, release.content).await;
+    holders
+        .iter_mut()
+        .for_each(|holder| holder.source = node.reachable(holder.source));
     let sources = holders.iter().map(|holder| holder.source).collect();
     let content = lookup::list(node, release, sources).await?;
     events.tell(Event::Manifest(Manifest::new(release, &content, &holders)));

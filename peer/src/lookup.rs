@@ -162,7 +162,8 @@ pub async fn list(
 async fn fetch_list(node: &Arc<Node>, content: ContentId, sources: Vec<Source>) -> Result<Content> {
     let mut sources = sources
         .into_iter()
-        .filter(|source| source.node != node.identity.id());
+        .filter(|source| source.node != node.identity.id())
+        .map(|source| node.reachable(source));
     let mut asking = JoinSet::new();
     let mut last = anyhow!("no node is known to have it");
     loop {

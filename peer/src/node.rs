@@ -7,7 +7,7 @@ use crate::{
     home::Home,
     identity::Identity,
     known_anchors::KnownAnchors,
-    serve::{INCOMING_SIZE_MAX, Server, Traffic},
+    serve::{INCOMING_SIZE_MAX, Server, Share, Traffic},
     session::{Ground, Listen, News, Session, State},
     store::{Slot, Store},
     tls,
@@ -92,7 +92,7 @@ impl Node {
             incoming: Arc::new(Semaphore::new(INCOMING_SIZE_MAX)),
             fetched: Traffic::default(),
             fetching: Mutex::default(),
-            server: Server::new(store.clone(), None),
+            server: Server::new(store.clone(), None, Share::whole()),
             store,
             listen,
             advertise,
@@ -187,6 +187,15 @@ impl Node {
                 State::Connecting | State::Failed(_) => None,
             });
         listed.or(self.advertise).or(Some(listening))
+    }
+
+    /// A source at the address where this node reaches it: an anchor is where its session goes, whatever it
+    /// thinks its own address is.
+    pub fn reachable(&self, source: Source) -> Source {
+        let mut anchors = self.sessions.iter().filter_map(Session::connected);
+        anchors
+            .find(|anchor| anchor.node == source.node)
+            .unwrap_or(source)
     }
 
     /// Whether a node is one of the anchors that this one talks to.

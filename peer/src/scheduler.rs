@@ -5,6 +5,9 @@
 //! the way; a source that stalls, lies or leaves costs a second request, nothing else; the last chunks are taken
 //! from slow sources by quick ones instead of being waited for.
 //!
+//! A source that has everything is asked for `Any` chunk while there are others who fetch: it gives out what nobody
+//! has, so that its line carries every chunk once. When it is exhausted it is asked like any other.
+//!
 //! Non-goals: whom to connect to (the driver's), what the others need (each looks after itself).
 //!
 //! ```text
@@ -32,7 +35,7 @@ const AHEAD: Duration = Duration::from_millis(250);
 const AHEAD_SIZE_NEW: u64 = 64 << 10;
 
 /// Least and most bytes that a source of known rate is given ahead.
-const AHEAD_SIZE: std::ops::Range<u64> = 1 << 20..32 << 20;
+const AHEAD_SIZE: std::ops::Range<u64> = 128 << 10..32 << 20;
 
 /// Most requests that a source is given ahead.
 const REQUESTS_MAX: usize = 256;
@@ -49,6 +52,9 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 /// How many times slower than its thief a source must be to be robbed of a chunk.
 const SLOWER: f64 = 3.0;
 
+/// Chunks that a full source is asked to choose before it is known whether others fetch too.
+const CHOSEN_AT_FIRST: u32 = 16;
+
 /// How often stalls and rates are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -59,6 +65,10 @@ pub enum Event {
     Bitmap(SourceId, Bitmap),
     /// A source has these chunks as well.
     Have(SourceId, Vec<u32>),
+    /// A source has begun to send a chunk; the only word of which, if it was asked to choose.
+    Chosen(SourceId, u32),
+    /// A source that was asked to choose has nothing that nobody has.
+    Exhausted(SourceId),
     /// Bytes of a chunk came from a source.
     Received(SourceId, u64),
     /// A chunk came from a source, was verified and stored.
@@ -78,6 +88,8 @@ pub enum Event {
 pub enum Action {
     /// Ask a source for a chunk.
     Get(SourceId, u32),
+    /// Ask a source for a chunk that it chooses.
+    Any(SourceId),
     /// Take a request back; the chunk may come all the same.
     Cancel(SourceId, u32),
     /// Hang up on a source: it sends nothing.
@@ -98,6 +110,8 @@ pub struct Scheduler {
     /// Who was asked for each chunk that is on its way.
     requested: BTreeMap<u32, BTreeSet<SourceId>>,
     sources: BTreeMap<SourceId, Source>,
+    /// Chunks that full sources chose so far.
+    chosen: u32,
     ticked: Time,
     rng: fastrand::Rng,
 }
@@ -107,6 +121,12 @@ struct Source {
     have: Bitmap,
     owed: BTreeSet<u32>,
     owed_bytes: u64,
+    /// Chunks that it was asked to choose and has not begun to send.
+    owed_any: u32,
+    /// Whether it had everything when it came.
+    is_origin: bool,
+    /// Whether it may have chunks that nobody has.
+    chooses: bool,
     /// Bytes that it has earned to owe.
     window: u64,
     /// Bytes a second, smoothed; none until something came.
@@ -118,6 +138,11 @@ struct Source {
 impl Source {
     fn has_stalled(&self, now: Time) -> bool {
         !self.owed.is_empty() && now.since(self.heard) >= STALL
+    }
+
+    /// Whether it owes something.
+    fn is_busy(&self) -> bool {
+        !self.owed.is_empty() || self.owed_any > 0
     }
 
     /// How many bytes it may owe: slow start as in TCP, bounded by what its rate fills.
@@ -136,9 +161,10 @@ impl Source {
     }
 
     fn has_room(&self, chunk_size: u32) -> bool {
-        let at_least_two = self.owed.len() < 2;
-        let fits = self.owed_bytes + u64::from(chunk_size) <= self.ahead();
-        at_least_two || (fits && self.owed.len() < REQUESTS_MAX)
+        let owed = self.owed.len() + self.owed_any as usize;
+        let owed_bytes = self.owed_bytes + u64::from(self.owed_any) * u64::from(chunk_size);
+        let fits = owed_bytes + u64::from(chunk_size) <= self.ahead();
+        owed < 2 || (fits && owed < REQUESTS_MAX)
     }
 }
 
@@ -156,6 +182,7 @@ impl Scheduler {
             copies: vec![0; geometry.chunks() as usize],
             requested: BTreeMap::new(),
             sources: BTreeMap::new(),
+            chosen: 0,
             ticked: Time::default(),
             rng: fastrand::Rng::with_seed(seed),
         }
@@ -166,6 +193,13 @@ impl Scheduler {
         match event {
             Event::Bitmap(id, have) => self.bitmap(now, id, &have),
             Event::Have(id, chunks) => self.have(id, &chunks),
+            Event::Chosen(id, index) => self.choose(now, id, index),
+            Event::Exhausted(id) => {
+                if let Some(source) = self.sources.get_mut(&id) {
+                    source.owed_any = source.owed_any.saturating_sub(1);
+                    source.chooses = false;
+                }
+            }
             Event::Received(id, bytes) => {
                 if let Some(source) = self.sources.get_mut(&id) {
                     source.heard = now;
@@ -236,6 +270,9 @@ impl Scheduler {
             have: Bitmap::empty(have.len()),
             owed: BTreeSet::new(),
             owed_bytes: 0,
+            owed_any: 0,
+            is_origin: have.is_full(),
+            chooses: have.is_full(),
             window: AHEAD_SIZE_NEW,
             rate: None,
             bytes_since_tick: 0,
@@ -255,6 +292,24 @@ impl Scheduler {
                     self.copies[index as usize] += 1;
                 }
             }
+        }
+    }
+
+    /// A source has begun to send a chunk. If nobody asked it for that one, it has chosen it.
+    fn choose(&mut self, now: Time, id: SourceId, index: u32) {
+        if let Some(source) = self.sources.get_mut(&id)
+            && source.owed_any > 0
+            && !source.owed.contains(&index)
+        {
+            source.owed_any -= 1;
+            if source.owed.is_empty() {
+                source.heard = now;
+            }
+            source.owed.insert(index);
+            source.owed_bytes += size_of(self.geometry, index);
+            self.chosen += 1;
+            self.wanted.remove(index);
+            self.requested.entry(index).or_default().insert(id);
         }
     }
 
@@ -336,6 +391,7 @@ impl Scheduler {
 
     /// Gives every source as much to do as it can take, one chunk each in turn.
     fn fill(&mut self, now: Time, out: &mut Vec<Action>) {
+        let others_fetch = self.sources.values().any(|source| !source.have.is_full());
         let mut open: Vec<SourceId> = self.sources.keys().copied().collect();
         while !open.is_empty() {
             open.retain(|&id| {
@@ -343,7 +399,14 @@ impl Scheduler {
                 if source.has_stalled(now) || !source.has_room(self.geometry.chunk_size()) {
                     return false;
                 }
-                let Some(index) = self.pick(id).or_else(|| self.steal(now, id)) else {
+                let may_choose = others_fetch || self.chosen < CHOSEN_AT_FIRST;
+                if source.chooses && may_choose && self.may_ask_any() {
+                    self.ask_any(id);
+                    out.push(Action::Any(id));
+                    return true;
+                }
+                let Some(index) = self.pick(id, others_fetch).or_else(|| self.steal(now, id))
+                else {
                     return false;
                 };
                 self.request(now, id, index);
@@ -351,6 +414,17 @@ impl Scheduler {
                 true
             });
         }
+    }
+
+    /// Whether there is something to choose that is not about to be chosen.
+    fn may_ask_any(&self) -> bool {
+        let asked: u32 = self.sources.values().map(|source| source.owed_any).sum();
+        asked < self.wanted.count()
+    }
+
+    fn ask_any(&mut self, id: SourceId) {
+        let source = self.sources.get_mut(&id).expect("looked at just now");
+        source.owed_any += 1;
     }
 
     fn request(&mut self, now: Time, id: SourceId, index: u32) {
@@ -367,13 +441,23 @@ impl Scheduler {
         source.owed_bytes += size_of(self.geometry, index);
     }
 
-    /// The rarest of the first wanted chunks that a source has; among equals any.
-    fn pick(&mut self, id: SourceId) -> Option<u32> {
+    /// The rarest of the first wanted chunks that a source has; among equals any. An origin is spared while
+    /// others fetch: it is asked for what no other source has.
+    fn pick(&mut self, id: SourceId, others_fetch: bool) -> Option<u32> {
         let source = &self.sources[&id];
+        let is_spared = others_fetch && source.is_origin;
+        let origins = self
+            .sources
+            .values()
+            .filter(|source| source.is_origin)
+            .count();
         let mut best = None;
         let mut equals = 0;
         for index in self.wanted.intersection(&source.have).take(FRONT_CHUNKS) {
             let copies = self.copies[index as usize];
+            if is_spared && usize::from(copies) > origins {
+                continue;
+            }
             match best {
                 Some((_, least)) if copies > least => continue,
                 Some((_, least)) if copies == least => equals += 1,
@@ -392,7 +476,7 @@ impl Scheduler {
     fn steal(&mut self, now: Time, thief: SourceId) -> Option<u32> {
         let source = &self.sources[&thief];
         // Somebody who owes something himself has no time to rob others.
-        if !source.owed.is_empty() {
+        if source.is_busy() {
             return None;
         }
         let waits = |id: &SourceId| {
@@ -460,12 +544,24 @@ mod tests {
             .collect()
     }
 
+    /// A source joins that is asked by index only.
+    fn join(
+        subject: &mut Scheduler,
+        now: Time,
+        id: SourceId,
+        have: &Bitmap,
+        out: &mut Vec<Action>,
+    ) {
+        subject.bitmap(now, id, have);
+        subject.handle(now, Event::Exhausted(id), out);
+    }
+
     #[test]
     fn a_chunk_is_asked_of_one_source_at_a_time() {
         let mut subject = scheduler(4);
         let mut out = Vec::new();
-        subject.handle(ms(0), Event::Bitmap(1, Bitmap::full(4)), &mut out);
-        subject.handle(ms(0), Event::Bitmap(2, Bitmap::full(4)), &mut out);
+        join(&mut subject, ms(0), 1, &Bitmap::full(4), &mut out);
+        join(&mut subject, ms(0), 2, &Bitmap::full(4), &mut out);
         let asked = gets(&out);
         assert_eq!(asked.len(), 4, "two each");
         let distinct: BTreeSet<u32> = asked.iter().map(|&(_, index)| index).collect();
@@ -480,7 +576,7 @@ mod tests {
         let mut out = Vec::new();
         subject.bitmap(ms(0), 1, &common);
         subject.bitmap(ms(0), 2, &common);
-        subject.handle(ms(0), Event::Bitmap(3, Bitmap::full(100)), &mut out);
+        join(&mut subject, ms(0), 3, &Bitmap::full(100), &mut out);
         assert!(gets(&out).contains(&(3, 70)), "{out:?}");
     }
 
@@ -488,10 +584,10 @@ mod tests {
     fn a_source_that_stalls_is_robbed_and_then_dropped() {
         let mut subject = scheduler(2);
         let mut out = Vec::new();
-        subject.handle(ms(0), Event::Bitmap(1, Bitmap::full(2)), &mut out);
+        join(&mut subject, ms(0), 1, &Bitmap::full(2), &mut out);
         assert_eq!(gets(&out).len(), 2);
         out.clear();
-        subject.handle(ms(10), Event::Bitmap(2, Bitmap::full(2)), &mut out);
+        join(&mut subject, ms(10), 2, &Bitmap::full(2), &mut out);
         assert_eq!(out, [], "nothing is asked twice without need");
         subject.handle(ms(1000), Event::Tick, &mut out);
         let robbed = gets(&out);
@@ -509,8 +605,8 @@ mod tests {
     fn a_liar_is_blamed_and_its_work_given_to_others() {
         let mut subject = scheduler(1);
         let mut out = Vec::new();
-        subject.handle(ms(0), Event::Bitmap(1, Bitmap::full(1)), &mut out);
-        subject.handle(ms(0), Event::Bitmap(2, Bitmap::full(1)), &mut out);
+        join(&mut subject, ms(0), 1, &Bitmap::full(1), &mut out);
+        join(&mut subject, ms(0), 2, &Bitmap::full(1), &mut out);
         let (liar, _) = gets(&out)[0];
         out.clear();
         subject.handle(ms(1), Event::Corrupt(liar, 0), &mut out);
@@ -521,7 +617,7 @@ mod tests {
     fn a_source_is_given_more_ahead_as_it_delivers() {
         let mut subject = scheduler(1000);
         let mut out = Vec::new();
-        subject.handle(ms(0), Event::Bitmap(1, Bitmap::full(1000)), &mut out);
+        join(&mut subject, ms(0), 1, &Bitmap::full(1000), &mut out);
         assert_eq!(gets(&out).len(), 2);
         let first = gets(&std::mem::take(&mut out));
         for (id, index) in first {
@@ -532,6 +628,24 @@ mod tests {
             subject.handle(ms(2), Event::Stored(id, index), &mut out);
         }
         assert_eq!(gets(&out).len(), 4, "its window has grown to four chunks");
+    }
+
+    #[test]
+    fn a_full_source_chooses_while_others_fetch_and_is_asked_by_index_when_exhausted() {
+        let mut subject = scheduler(100);
+        let mut out = Vec::new();
+        let mut partial = Bitmap::empty(100);
+        partial.insert(9);
+        subject.handle(ms(0), Event::Bitmap(2, partial), &mut out);
+        subject.handle(ms(0), Event::Bitmap(1, Bitmap::full(100)), &mut out);
+        assert_eq!(out, [Action::Get(2, 9), Action::Any(1), Action::Any(1)]);
+        out.clear();
+        subject.handle(ms(1), Event::Chosen(1, 40), &mut out);
+        subject.handle(ms(1), Event::Stored(1, 40), &mut out);
+        assert_eq!(out, [Action::Any(1)], "one more for one that came");
+        out.clear();
+        subject.handle(ms(2), Event::Exhausted(1), &mut out);
+        assert!(matches!(out[..], [Action::Get(1, _)]), "{out:?}");
     }
 
     /// What a fake source does with a request.
@@ -581,8 +695,25 @@ mod tests {
                 prop_assert!(steps < 2000, "it does not finish: {:?}", subject);
                 now = now + Duration::from_millis(100);
                 let actions = std::mem::take(&mut out);
-                for (id, index) in gets(&actions) {
+                for action in actions {
+                    let (id, chosen) = match action {
+                        Action::Get(id, index) => (id, Some(index)),
+                        Action::Any(id) => (id, None),
+                        Action::Cancel(..) | Action::Drop(_) | Action::Blame(..) => continue,
+                    };
                     let mood = moods[usize::try_from(id).expect("few")];
+                    let index = match (chosen, subject.wanted.next_from(0), mood) {
+                        (Some(index), _, _) => index,
+                        (None, _, Mood::Silent) => continue,
+                        (None, Some(index), Mood::Honest | Mood::Lying) => {
+                            subject.handle(now, Event::Chosen(id, index), &mut out);
+                            index
+                        }
+                        _ => {
+                            subject.handle(now, Event::Exhausted(id), &mut out);
+                            continue;
+                        }
+                    };
                     let event = match mood {
                         Mood::Honest => {
                             subject.handle(now, Event::Received(id, u64::from(CHUNK)), &mut out);

@@ -1,16 +1,27 @@
 //! Serving chunks: what peers and the transfer processes of anchors do with the very same code.
 //!
-//! Each connection has a reader, which takes asks and never touches a file, and behind its [`outbox`] a loader and
-//! a writer: the next piece is read from the disk while the last one is encrypted and sent.
+//! Each connection has a reader, which takes asks and never touches a file, and behind its [`outbox`] a
+//! [`sender`], which reads the next piece from the disk while the last one is encrypted and sent.
 
+mod audience;
 mod connection;
 mod outbox;
+mod sender;
+mod share;
+mod slots;
 
-use crate::store::Store;
-use anchorage_manifest::{ContentId, Geometry};
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+pub use share::Share;
+
+use crate::store::{Slot, Store};
+use anchorage_manifest::{Bitmap, ContentId, Geometry};
+use audience::{AskerId, Audience};
+use slots::Slots;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::{
     net::TcpStream,
@@ -53,17 +64,30 @@ pub struct Server {
     deposits: Option<mpsc::Sender<Deposit>>,
     traffic: Traffic,
     incoming: Arc<Semaphore>,
+    slots: Mutex<Slots>,
+    audiences: Mutex<BTreeMap<ContentId, Audience>>,
+    share: Share,
+    next_asker: AtomicU64,
 }
 
 impl Server {
     /// A server of `store`, which takes chunks from others if somebody answers its `deposits`.
-    pub fn new(store: Arc<Store>, deposits: Option<mpsc::Sender<Deposit>>) -> Arc<Self> {
+    /// Of `share` it gives every chunk out once before it gives one out twice.
+    pub fn new(
+        store: Arc<Store>,
+        deposits: Option<mpsc::Sender<Deposit>>,
+        share: Share,
+    ) -> Arc<Self> {
         let incoming = Arc::new(Semaphore::new(INCOMING_SIZE_MAX));
         Arc::new(Self {
             store,
             deposits,
             traffic: Traffic::default(),
             incoming,
+            slots: Mutex::default(),
+            audiences: Mutex::default(),
+            share,
+            next_asker: AtomicU64::new(0),
         })
     }
 
@@ -75,6 +99,51 @@ impl Server {
     /// Bytes of chunks in and out so far.
     pub fn traffic(&self) -> (u64, u64) {
         self.traffic.read()
+    }
+
+    /// A number for a connection.
+    fn asker(&self) -> AskerId {
+        self.next_asker.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Somebody begins to ask for a content, and has some of it.
+    fn join(&self, asker: AskerId, slot: &Slot, have: &Bitmap) {
+        let chunks = slot.content().geometry().chunks();
+        let mut audiences = self.audiences();
+        let audience = audiences
+            .entry(slot.id())
+            .or_insert_with(|| Audience::new(chunks, self.share.range(chunks)));
+        if have.len() == chunks {
+            audience.join(asker, have);
+        }
+    }
+
+    /// An asker has a chunk, or is being sent it.
+    fn has(&self, asker: AskerId, content: ContentId, index: u32) {
+        if let Some(audience) = self.audiences().get_mut(&content) {
+            audience.has(asker, index);
+        }
+    }
+
+    /// A chunk for an asker that no asker has yet.
+    fn choose(&self, asker: AskerId, slot: &Slot) -> Option<u32> {
+        self.audiences()
+            .get_mut(&slot.id())?
+            .take(asker, &slot.have())
+    }
+
+    /// An asker has gone.
+    fn leave(&self, asker: AskerId) {
+        self.audiences().retain(|_, audience| {
+            audience.leave(asker);
+            !audience.is_empty()
+        });
+    }
+
+    fn audiences(&self) -> MutexGuard<'_, BTreeMap<ContentId, Audience>> {
+        self.audiences
+            .lock()
+            .expect("no holder of this lock panics")
     }
 }
 

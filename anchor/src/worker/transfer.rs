@@ -92,7 +92,7 @@ async fn serve(
     let identity = Identity::from_seed(start.seed);
     let hall = Arc::new(Hall {
         acceptor: TlsAcceptor::from(tls::server_config(&identity, &[ALPN_CHUNKS])?),
-        server: Server::new(store, Some(deposits)),
+        server: Server::new(store, Some(deposits), start.share),
         connections: AtomicUsize::new(0),
     });
     let mut ticks = interval(REPORT_EVERY);

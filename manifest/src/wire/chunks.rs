@@ -4,7 +4,9 @@
 //! asker                                source
 //!  │ Hello ─────────────────────────────► │  first; Welcome or Refused(Version)
 //!  │ GetList content ───────────────────► │  List + raw bytes, or Missing
-//!  │ Interested content ────────────────► │  Bitmap; then Have as it grows
+//!  │ Interested content, what I have ───► │  Bitmap; then Have as it grows
+//!  │ Have content, new chunks ──────────► │  (no answer)
+//!  │ Any content, Any content, … ───────► │  Chunk + raw bytes, one that nobody has yet; or Exhausted
 //!  │ Get content 5, Get content 9, … ───► │  Chunk + raw bytes, or Missing, in order
 //!  │ Cancel content 9 ──────────────────► │  forgets a Get that is not being answered yet; no answer
 //!
@@ -35,6 +37,20 @@ pub enum Ask {
     /// Asks which chunks the source has, and to be told of new ones.
     Interested {
         /// Which content.
+        content: ContentId,
+        /// What the asker has of it.
+        have: Bitmap,
+    },
+    /// Says that the asker has new chunks, from whomever.
+    Have {
+        /// Of which content.
+        content: ContentId,
+        /// Which chunks, at most [`crate::limits::CHUNKS_PER_MESSAGE_MAX`].
+        chunks: Vec<u32>,
+    },
+    /// Asks for a chunk that the source chooses: one that no asker has yet.
+    Any {
+        /// Of which content.
         content: ContentId,
     },
     /// Asks for a chunk.
@@ -103,7 +119,7 @@ pub enum Answer {
         /// Which chunks, at most [`crate::limits::CHUNKS_PER_MESSAGE_MAX`].
         chunks: Vec<u32>,
     },
-    /// To `Get`.
+    /// To `Get` and `Any`.
     Chunk {
         /// Of which content.
         content: ContentId,
@@ -118,6 +134,11 @@ pub enum Answer {
         content: ContentId,
         /// Which chunk.
         index: Option<u32>,
+    },
+    /// To `Any`: every chunk of the source is out already; ask the others, or for one by its index.
+    Exhausted {
+        /// Of which content.
+        content: ContentId,
     },
     /// To `Offer`.
     Offered {

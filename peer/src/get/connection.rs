@@ -43,7 +43,9 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) enum Command {
     Get(u32),
+    Any,
     Cancel(u32),
+    Have(Vec<u32>),
 }
 
 /// What a connection tells the fetch.
@@ -53,6 +55,10 @@ pub(super) enum Report {
     Up(Bitmap),
     /// The source has these chunks as well.
     Have(Vec<u32>),
+    /// It has begun to send a chunk.
+    Begun(u32),
+    /// It has no chunk that nobody has.
+    Exhausted,
     /// Bytes came.
     Received(u64),
     /// A chunk of so many bytes is verified and stored.
@@ -135,7 +141,8 @@ async fn converse(
 ) -> Result<()> {
     let content = shared.slot.id();
     let mut stream = dial::dial(&shared.node.identity, source).await?;
-    framed::write(&mut stream, &Ask::Interested { content }).await?;
+    let have = shared.slot.have();
+    framed::write(&mut stream, &Ask::Interested { content, have }).await?;
     let (reader, writer) = tokio::io::split(stream);
     tokio::select! {
         read = read(shared, id, reader) => read,
@@ -155,6 +162,8 @@ async fn write(
         for command in waiting.drain(..) {
             bytes.extend_from_slice(&match command {
                 Command::Get(index) => codec::frame(&Ask::Get { content, index }),
+                Command::Any => codec::frame(&Ask::Any { content }),
+                Command::Have(chunks) => codec::frame(&Ask::Have { content, chunks }),
                 Command::Cancel(index) => codec::frame(&Ask::Cancel { content, index }),
             });
         }
@@ -198,6 +207,9 @@ async fn read(shared: &Arc<Shared>, id: SourceId, mut reader: ReadHalf<Stream>) 
                 Some(index) => shared.tell(id, Report::Missing(index)),
                 None => bail!("it does not have the content"),
             },
+            Answer::Exhausted { content: same } if same == content => {
+                shared.tell(id, Report::Exhausted);
+            }
             Answer::Chunk {
                 content: same,
                 index,
@@ -210,6 +222,7 @@ async fn read(shared: &Arc<Shared>, id: SourceId, mut reader: ReadHalf<Stream>) 
                     shared.tell(id, Report::Corrupt(index));
                     bail!("peer sent {size} bytes as chunk {index}");
                 }
+                shared.tell(id, Report::Begun(index));
                 let permit = shared.node.incoming.clone().acquire_many_owned(size).await;
                 let permit = permit.context("BUG: the semaphore is never closed")?;
                 let bytes = receive(shared, id, &mut reader, size).await?;

@@ -16,6 +16,7 @@ use crate::{
 };
 use anchorage_manifest::{
     Hash, Source,
+    limits::CHUNKS_PER_MESSAGE_MAX,
     wire::{Push, Reply, Request},
 };
 use anyhow::{Context as _, Result, anyhow};
@@ -34,6 +35,9 @@ use tokio::{
 /// Time between two events of progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
+/// How long what is stored may wait for more, before the sources that choose are told.
+const HAVE_BATCH: Duration = Duration::from_millis(20);
+
 /// Time between two times that the anchors are asked for sources, should a push have been lost.
 const WATCH_EVERY: Duration = Duration::from_secs(5);
 
@@ -51,6 +55,9 @@ pub(super) struct Fetch {
     actions: Vec<Action>,
     meter: Meter,
     progressed: Instant,
+    /// Stored chunks that the sources that choose have not been told of, and when the first was.
+    news: Vec<u32>,
+    news_since: Option<Instant>,
     /// Why the connection before this one ended, for whoever asks why nothing comes.
     last_down: Option<anyhow::Error>,
 }
@@ -58,6 +65,8 @@ pub(super) struct Fetch {
 struct Link {
     source: Source,
     is_anchor: bool,
+    /// Whether the source chooses chunks for this node, and so wants to know what it has.
+    chooses: bool,
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -97,6 +106,8 @@ impl Fetch {
                 rate: 0.0,
             },
             progressed: Instant::now(),
+            news: Vec::new(),
+            news_since: None,
             last_down: None,
         }
     }
@@ -145,6 +156,12 @@ impl Fetch {
                 }
             }
             let now = Instant::now();
+            if self
+                .news_since
+                .is_some_and(|since| now >= since + HAVE_BATCH)
+            {
+                self.tell_have();
+            }
             if now >= watch_again {
                 self.watch(&found, None);
                 watch_again = now + WATCH_EVERY;
@@ -178,6 +195,13 @@ impl Fetch {
                 self.handle(Event::Bitmap(id, have));
             }
             Report::Have(chunks) => self.handle(Event::Have(id, chunks)),
+            Report::Begun(index) => self.handle(Event::Chosen(id, index)),
+            Report::Exhausted => {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.chooses = false;
+                }
+                self.handle(Event::Exhausted(id));
+            }
             Report::Received(bytes) => {
                 self.meter.count(bytes);
                 self.handle(Event::Received(id, bytes));
@@ -209,6 +233,8 @@ impl Fetch {
 
     fn stored(&mut self, id: SourceId, index: u32, size: u32, shares: &mut Vec<Share>) {
         self.progressed = Instant::now();
+        self.news.push(index);
+        self.news_since.get_or_insert(self.progressed);
         let Some(link) = self.links.get(&id) else {
             return;
         };
@@ -239,6 +265,12 @@ impl Fetch {
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Get(id, index) => self.order(id, Command::Get(index)),
+                Action::Any(id) => {
+                    if let Some(link) = self.links.get_mut(&id) {
+                        link.chooses = true;
+                    }
+                    self.order(id, Command::Any);
+                }
                 Action::Cancel(id, index) => self.order(id, Command::Cancel(index)),
                 Action::Drop(id) => self.hang_up(id),
                 Action::Blame(id, chunk) => {
@@ -255,6 +287,18 @@ impl Fetch {
                         same.into_iter().for_each(|id| self.hang_up(id));
                     }
                 }
+            }
+        }
+    }
+
+    /// Tells the sources that choose what is stored, so that they choose something else.
+    fn tell_have(&mut self) {
+        self.news_since = None;
+        let news = std::mem::take(&mut self.news);
+        for chunks in news.chunks(CHUNKS_PER_MESSAGE_MAX) {
+            for link in self.links.values().filter(|link| link.chooses) {
+                // A connection that has just ended reports that itself.
+                drop(link.commands.send(Command::Have(chunks.to_vec())));
             }
         }
     }
@@ -290,6 +334,7 @@ impl Fetch {
                 Link {
                     source,
                     is_anchor,
+                    chooses: false,
                     commands,
                 },
             );
@@ -301,7 +346,7 @@ impl Fetch {
 
     fn learn(&mut self, source: Source) {
         if source.node != self.node.identity.id() {
-            self.sources.learn(source);
+            self.sources.learn(self.node.reachable(source));
         }
     }
 
@@ -344,6 +389,10 @@ impl Fetch {
             .into_iter()
             .flatten()
             .min();
+        let otherwise = match self.news_since {
+            Some(since) => otherwise.min(since + HAVE_BATCH),
+            None => otherwise,
+        };
         match earliest {
             Some(Time(us)) => otherwise.min(self.epoch + Duration::from_micros(us)),
             None => otherwise,

@@ -2,15 +2,18 @@
 
 use super::{
     Deposit, Server,
+    audience::AskerId,
     outbox::{self, Item, Outbox},
+    sender,
 };
 use crate::{framed, store::Place, store::Slot};
 use anchorage_manifest::{
-    Content, ContentId, Geometry,
+    Bitmap, Content, ContentId, Geometry,
     limits::{FRAME_SIZE_MAX, PROTOCOL_VERSION},
     wire::{Answer, Ask, Refusal},
 };
 use anyhow::{Context as _, Result};
+use socket2::SockRef;
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
@@ -26,6 +29,10 @@ const IDLE_DEADLINE: Duration = Duration::from_secs(300);
 
 /// How long the bytes of a frame's body or of a chunk may take; slower than any line worth having.
 const BODY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Bytes that may wait in the kernel to be sent. What waits there can neither be cancelled nor overtaken, and would
+/// hide from the sender how fast its line is.
+const UNSENT_SIZE: u32 = 128 << 10;
 
 /// Contents that one connection may be interested in.
 const INTERESTS_MAX: usize = 256;
@@ -53,6 +60,7 @@ impl From<anyhow::Error> for End {
 
 struct Connection<R> {
     server: Arc<Server>,
+    asker: AskerId,
     stream: R,
     outbox: Arc<Outbox>,
     interests: BTreeSet<ContentId>,
@@ -61,11 +69,16 @@ struct Connection<R> {
 
 /// Serves a connection to its end.
 pub(super) async fn run(server: Arc<Server>, stream: TlsStream<TcpStream>) {
-    drop(stream.get_ref().0.set_nodelay(true));
+    let socket = SockRef::from(stream.get_ref().0);
+    // Options that a kernel does not know cost speed, nothing else.
+    drop(socket.set_tcp_nodelay(true));
+    drop(socket.set_tcp_notsent_lowat(UNSENT_SIZE));
     let (reader, writer) = tokio::io::split(stream);
     let outbox = Arc::new(Outbox::default());
+    let asker = server.asker();
     let mut connection = Connection {
         server: server.clone(),
+        asker,
         stream: reader,
         outbox: outbox.clone(),
         interests: BTreeSet::new(),
@@ -82,8 +95,10 @@ pub(super) async fn run(server: Arc<Server>, stream: TlsStream<TcpStream>) {
     };
     tokio::select! {
         () = reading => {}
-        _ = outbox.clone().send(server, writer) => {}
+        // Whether all was said or the other side is gone: this is the end.
+        _ = sender::send(server.clone(), asker, outbox.clone(), writer) => {}
     }
+    server.leave(asker);
 }
 
 impl<R: AsyncRead + Unpin> Connection<R> {
@@ -119,7 +134,19 @@ impl<R: AsyncRead + Unpin> Connection<R> {
                         index: None,
                     })?,
                 },
-                Ask::Interested { content } => self.interested(content).await?,
+                Ask::Interested { content, have } => self.interested(content, &have).await?,
+                Ask::Have { content, chunks } => {
+                    chunks
+                        .into_iter()
+                        .for_each(|index| self.server.has(self.asker, content, index));
+                }
+                Ask::Any { content } => match self.slot(content).await {
+                    Some(slot) => self.push(Item::Any(slot))?,
+                    None => self.answer(Answer::Missing {
+                        content,
+                        index: None,
+                    })?,
+                },
                 Ask::Get { content, index } => match self.slot(content).await {
                     Some(slot) => self.push(Item::Chunk(slot, index))?,
                     None => self.answer(Answer::Missing {
@@ -152,7 +179,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         }
     }
 
-    async fn interested(&mut self, content: ContentId) -> Result<(), End> {
+    async fn interested(&mut self, content: ContentId, theirs: &Bitmap) -> Result<(), End> {
         let Some(slot) = self.slot(content).await else {
             return self.answer(Answer::Missing {
                 content,
@@ -162,6 +189,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         if self.interests.len() >= INTERESTS_MAX {
             return Err(Refusal::Busy.into());
         }
+        self.server.join(self.asker, &slot, theirs);
         let have = if self.interests.insert(content) {
             outbox::interest(&self.outbox, &slot)
         } else {

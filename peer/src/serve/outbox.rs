@@ -1,36 +1,26 @@
 //! What a connection still has to send: answers in the order of the asks, and news of chunks in between.
 
-use super::Server;
 use crate::store::{Slot, Watcher};
 use anchorage_manifest::{
-    Bitmap, ContentId, codec,
+    Bitmap, ContentId,
     limits::CHUNKS_PER_MESSAGE_MAX,
     wire::{Answer, Refusal},
 };
-use anyhow::{Context as _, Result};
 use std::{
     collections::{BTreeMap, VecDeque},
-    mem,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncWrite, AsyncWriteExt as _},
-    sync::{Notify, mpsc},
-    time::timeout,
+    sync::Notify,
+    time::{Instant, timeout_at},
 };
-
-/// Bytes that are read from a file at a time.
-const PIECE_SIZE: usize = 256 << 10;
-
-/// Pieces between loader and writer.
-const PIECES_MAX: usize = 2;
 
 /// Answers that may wait; whoever asks for more without reading is hung up on.
 const ITEMS_MAX: usize = 8_192;
 
-/// How long the other side may refuse to take a piece.
-const WRITE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long news may wait for others.
+const NEWS_BATCH: Duration = Duration::from_millis(20);
 
 /// Something to send.
 pub(super) enum Item {
@@ -40,9 +30,11 @@ pub(super) enum Item {
     List(Arc<Slot>),
     /// A chunk.
     Chunk(Arc<Slot>, u32),
+    /// A chunk that is chosen when its turn has come.
+    Any(Arc<Slot>),
 }
 
-/// The queue between a connection's reader and its writer.
+/// The queue between a connection's reader and its sender.
 #[derive(Default)]
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
@@ -53,14 +45,9 @@ pub(super) struct Outbox {
 struct Queue {
     items: VecDeque<Item>,
     news: BTreeMap<ContentId, Vec<u32>>,
+    /// When the oldest of the news came.
+    news_since: Option<Instant>,
     closed: bool,
-}
-
-/// Bytes to write, of a message or of a file.
-struct Piece {
-    head: Vec<u8>,
-    body: Vec<u8>,
-    is_last: bool,
 }
 
 impl Outbox {
@@ -97,91 +84,33 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// Sends until the outbox is closed and empty, or the other side is gone.
-    pub(super) async fn send(
-        self: Arc<Self>,
-        server: Arc<Server>,
-        mut stream: impl AsyncWrite + Unpin,
-    ) -> Result<()> {
-        let (full, mut pieces) = mpsc::channel::<Piece>(PIECES_MAX);
-        let (spent, buffers) = mpsc::channel::<Vec<u8>>(PIECES_MAX + 2);
-        let loading = tokio::spawn(self.load(full, buffers));
-        let write = async {
-            while let Some(piece) = pieces.recv().await {
-                let bytes = async {
-                    stream.write_all(&piece.head).await?;
-                    stream.write_all(&piece.body).await?;
-                    if piece.is_last && pieces.is_empty() {
-                        stream.flush().await
-                    } else {
-                        Ok(())
-                    }
-                };
-                timeout(WRITE_DEADLINE, bytes)
-                    .await
-                    .context("the other side reads nothing")??;
-                server.traffic.count_out(piece.body.len());
-                // Where there are enough buffers already, this one is just dropped.
-                drop(spent.try_send(piece.body));
-            }
-            timeout(WRITE_DEADLINE, stream.shutdown())
-                .await
-                .context("the other side reads nothing")??;
-            Ok(())
-        };
-        let result = write.await;
-        loading.abort();
-        result
-    }
-
-    /// Turns items into pieces.
-    async fn load(
-        self: Arc<Self>,
-        full: mpsc::Sender<Piece>,
-        mut buffers: mpsc::Receiver<Vec<u8>>,
-    ) {
-        while let Some(item) = self.next().await {
-            let sent = match item {
-                Item::Answer(answer) => full.send(Piece::message(&answer)).await.is_ok(),
-                Item::List(slot) => {
-                    let body = slot.content().encode();
-                    let size = u32::try_from(body.len()).expect("a list is far below 4 GiB");
-                    let head = codec::frame(&Answer::List {
-                        content: slot.id(),
-                        size,
-                    });
-                    full.send(Piece {
-                        head,
-                        body,
-                        is_last: true,
-                    })
-                    .await
-                    .is_ok()
-                }
-                Item::Chunk(slot, index) => load_chunk(&slot, index, &full, &mut buffers).await,
-            };
-            if !sent {
-                return;
-            }
-        }
-    }
-
-    /// The next item; news go first, since they are small and others wait for them.
-    async fn next(&self) -> Option<Item> {
+    /// The next item; none when the outbox is closed and empty.
+    ///
+    /// News go with the next item, or alone when they have waited for others long enough: one message for a few
+    /// chunks costs everybody a fraction of one message a chunk.
+    pub(super) async fn next(&self) -> Option<Item> {
         loop {
-            {
+            let due = {
                 let mut queue = self.queue();
-                if let Some((content, chunks)) = queue.news.pop_first() {
-                    return Some(Item::Answer(queue.news_of(content, chunks)));
-                }
-                if let Some(item) = queue.items.pop_front() {
-                    return Some(item);
+                let due = queue.news_since.map(|since| since + NEWS_BATCH);
+                let is_due = due.is_some_and(|due| due <= Instant::now());
+                if is_due || !queue.items.is_empty() {
+                    if let Some(news) = queue.pop_news() {
+                        return Some(Item::Answer(news));
+                    }
+                    if let Some(item) = queue.items.pop_front() {
+                        return Some(item);
+                    }
                 }
                 if queue.closed {
                     return None;
                 }
+                due
+            };
+            match due {
+                Some(due) => drop(timeout_at(due, self.wake.notified()).await),
+                None => self.wake.notified().await,
             }
-            self.wake.notified().await;
         }
     }
 
@@ -192,75 +121,30 @@ impl Outbox {
 
 impl Queue {
     /// A message of news; what does not fit stays for the next.
-    fn news_of(&mut self, content: ContentId, mut chunks: Vec<u32>) -> Answer {
+    fn pop_news(&mut self) -> Option<Answer> {
+        let (content, mut chunks) = self.news.pop_first()?;
         if chunks.len() > CHUNKS_PER_MESSAGE_MAX {
             let rest = chunks.split_off(CHUNKS_PER_MESSAGE_MAX);
             self.news.insert(content, rest);
         }
-        Answer::Have { content, chunks }
+        if self.news.is_empty() {
+            self.news_since = None;
+        }
+        Some(Answer::Have { content, chunks })
     }
 }
 
 impl Watcher for Outbox {
     fn marked(&self, content: ContentId, index: u32) {
-        self.queue().news.entry(content).or_default().push(index);
-        self.wake.notify_one();
-    }
-}
-
-impl Piece {
-    fn message(answer: &Answer) -> Self {
-        Self {
-            head: codec::frame(answer),
-            body: Vec::new(),
-            is_last: true,
+        let mut queue = self.queue();
+        queue.news.entry(content).or_default().push(index);
+        let is_first = queue.news_since.is_none();
+        queue.news_since.get_or_insert_with(Instant::now);
+        drop(queue);
+        if is_first {
+            self.wake.notify_one();
         }
     }
-}
-
-/// Loads a chunk piece by piece; false if nobody takes the pieces, or one could not be read after others went out.
-async fn load_chunk(
-    slot: &Arc<Slot>,
-    index: u32,
-    full: &mpsc::Sender<Piece>,
-    buffers: &mut mpsc::Receiver<Vec<u8>>,
-) -> bool {
-    let content = slot.id();
-    let missing = Piece::message(&Answer::Missing {
-        content,
-        index: Some(index),
-    });
-    let Some(extent) = slot.content().geometry().extent(index) else {
-        return full.send(missing).await.is_ok();
-    };
-    let mut head = codec::frame(&Answer::Chunk {
-        content,
-        index,
-        size: extent.size,
-    });
-    let mut within = 0;
-    while within < extent.size {
-        let size = (extent.size - within).min(u32::try_from(PIECE_SIZE).expect("a small constant"));
-        let mut body = buffers.try_recv().unwrap_or_default();
-        let slot = slot.clone();
-        let read = move || {
-            body.resize(size as usize, 0);
-            slot.read(index, within, &mut body).map(|()| body)
-        };
-        let Ok(Ok(body)) = tokio::task::spawn_blocking(read).await else {
-            return within == 0 && full.send(missing).await.is_ok();
-        };
-        within += size;
-        let piece = Piece {
-            head: mem::take(&mut head),
-            body,
-            is_last: within == extent.size,
-        };
-        if full.send(piece).await.is_err() {
-            return false;
-        }
-    }
-    true
 }
 
 /// The answer to an interest: what there is now. Whatever comes later is news.

@@ -1,0 +1,199 @@
+//! Who asks for a content, and which of its chunks are out already: the memory behind `Any`.
+//!
+//! While an origin gives every chunk out once before it gives one out twice, the first copy leaves it once and
+//! the askers trade the rest among themselves; super-seeding (BEP 16) has the same aim. A chunk is
+//! fresh if the source has it and no asker that is connected now has it, as far as they told, or is being sent it.
+
+use anchorage_manifest::Bitmap;
+use std::{collections::BTreeMap, ops::Range};
+
+/// Chunks that are looked at to see how busy an asker is.
+const BACKLOG_MAX: usize = 64;
+
+/// A connection.
+pub(super) type AskerId = u64;
+
+/// The askers of one content.
+#[derive(Debug)]
+pub(super) struct Audience {
+    askers: BTreeMap<AskerId, Asker>,
+    /// How many askers have each chunk.
+    out: Vec<u32>,
+    /// What this source gives out.
+    share: Range<u32>,
+    fresh: Bitmap,
+    /// Chunks of the source when `fresh` was last made.
+    known: u32,
+}
+
+#[derive(Debug)]
+struct Asker {
+    have: Bitmap,
+    /// Chunks that were chosen for it.
+    chosen: Vec<u32>,
+}
+
+impl Audience {
+    /// Nobody yet, of a content with so many chunks, of which those in `share` are given out.
+    pub(super) fn new(chunks: u32, share: Range<u32>) -> Self {
+        let fresh = Bitmap::empty(chunks);
+        Self {
+            askers: BTreeMap::new(),
+            out: vec![0; chunks as usize],
+            share,
+            fresh,
+            known: 0,
+        }
+    }
+
+    /// Somebody asks who has these chunks already.
+    pub(super) fn join(&mut self, asker: AskerId, have: &Bitmap) {
+        let chunks = u32::try_from(self.out.len()).expect("as many as a bitmap has");
+        self.askers.entry(asker).or_insert_with(|| Asker {
+            have: Bitmap::empty(chunks),
+            chosen: Vec::new(),
+        });
+        have.iter().for_each(|index| self.has(asker, index));
+    }
+
+    /// An asker has a chunk, or is being sent it.
+    pub(super) fn has(&mut self, asker: AskerId, index: u32) {
+        if self
+            .askers
+            .get_mut(&asker)
+            .is_some_and(|theirs| theirs.have.insert(index))
+        {
+            self.out[index as usize] += 1;
+            self.fresh.remove(index);
+        }
+    }
+
+    /// A fresh chunk for an asker, of those that the source has.
+    pub(super) fn take(&mut self, asker: AskerId, have: &Bitmap) -> Option<u32> {
+        if self.known != have.count() {
+            self.known = have.count();
+            for index in self.share.clone() {
+                let is_fresh = have.contains(index) && self.out[index as usize] == 0;
+                _ = if is_fresh {
+                    self.fresh.insert(index)
+                } else {
+                    self.fresh.remove(index)
+                };
+            }
+        }
+        let index = self.fresh.next_from(0)?;
+        self.has(asker, index);
+        if let Some(theirs) = self.askers.get_mut(&asker) {
+            theirs.chosen.push(index);
+        }
+        Some(index)
+    }
+
+    /// How many of the chunks chosen for an asker it still has to pass on: those that less than half of all
+    /// askers have. Who passes on quickly can be given more.
+    pub(super) fn backlog(&self, asker: AskerId) -> usize {
+        let half = u32::try_from(self.askers.len().div_ceil(2)).unwrap_or(u32::MAX);
+        self.askers.get(&asker).map_or(0, |theirs| {
+            // The latest are enough: what came before them has long been passed on, or never will be.
+            let latest = theirs.chosen.iter().rev().take(BACKLOG_MAX);
+            latest
+                .filter(|&&index| self.out[index as usize] < half)
+                .count()
+        })
+    }
+
+    /// An asker has gone; what only it had is fresh again.
+    pub(super) fn leave(&mut self, asker: AskerId) {
+        for index in self
+            .askers
+            .remove(&asker)
+            .iter()
+            .flat_map(|theirs| theirs.have.iter())
+        {
+            self.out[index as usize] -= 1;
+        }
+        // Makes the next `take` look again.
+        self.known = 0;
+    }
+
+    /// Whether nobody asks.
+    pub(super) fn is_empty(&self) -> bool {
+        self.askers.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chunk_goes_out_once_before_any_goes_out_twice() {
+        let have = Bitmap::full(10);
+        let mut subject = Audience::new(10, 5..10);
+        for asker in 0..3 {
+            subject.join(asker, &Bitmap::empty(10));
+        }
+        let given: Vec<u32> = (0..10)
+            .filter_map(|turn| subject.take(turn % 3, &have))
+            .collect();
+        assert_eq!(
+            given,
+            [5, 6, 7, 8, 9],
+            "the others are for another source to give out"
+        );
+        assert_eq!(subject.take(0, &have), None);
+    }
+
+    #[test]
+    fn who_passes_on_has_less_to_pass_on() {
+        let have = Bitmap::full(10);
+        let mut subject = Audience::new(10, 0..10);
+        (0..4).for_each(|asker| subject.join(asker, &Bitmap::empty(10)));
+        assert_eq!(
+            [subject.take(0, &have), subject.take(0, &have)],
+            [Some(0), Some(1)]
+        );
+        assert_eq!(
+            [subject.backlog(0), subject.backlog(1), subject.backlog(9)],
+            [2, 0, 0]
+        );
+        subject.has(1, 0);
+        assert_eq!(subject.backlog(0), 1, "half of the four have chunk 0");
+    }
+
+    #[test]
+    fn what_askers_have_is_not_fresh_until_they_leave() {
+        let have = Bitmap::full(4);
+        let mut subject = Audience::new(4, 0..4);
+        let mut theirs = Bitmap::empty(4);
+        theirs.insert(0);
+        subject.join(1, &theirs);
+        subject.join(2, &Bitmap::empty(4));
+        subject.has(1, 1);
+        assert_eq!(subject.take(2, &have), Some(2));
+        subject.leave(1);
+        assert_eq!(
+            [subject.take(2, &have), subject.take(2, &have)],
+            [Some(0), Some(1)]
+        );
+        assert_eq!(
+            [subject.take(2, &have), subject.take(2, &have)],
+            [Some(3), None]
+        );
+        subject.leave(2);
+        assert!(subject.is_empty());
+    }
+
+    #[test]
+    fn what_the_source_gets_later_is_fresh_then() {
+        let mut have = Bitmap::empty(3);
+        let mut subject = Audience::new(3, 0..3);
+        subject.join(1, &Bitmap::empty(3));
+        assert_eq!(subject.take(1, &have), None);
+        have.insert(2);
+        assert_eq!(
+            [subject.take(1, &have), subject.take(1, &have)],
+            [Some(2), None]
+        );
+    }
+}

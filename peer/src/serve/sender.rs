@@ -1,0 +1,219 @@
+//! Sending what an outbox holds: a loader, which reads files, and a writer, which knows the socket.
+//!
+//! The next piece is read from the disk while the last one is encrypted and sent. A chunk is loaded once it has
+//! one of the few slots of the process, and keeps it until its last byte is written, or until the asker turns
+//! out to be so slow that its own line is the limit, and not this node's.
+
+use super::{
+    Server,
+    audience::AskerId,
+    outbox::{Item, Outbox},
+    slots::Grant,
+};
+use crate::store::Slot;
+use anchorage_manifest::{codec, wire::Answer};
+use anyhow::{Context as _, Result};
+use std::{mem, pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt as _},
+    sync::mpsc,
+    task::spawn_blocking,
+    time::timeout,
+};
+
+/// Bytes that are read from a file at a time.
+const PIECE_SIZE: u32 = 256 << 10;
+
+/// Pieces between loader and writer.
+const PIECES_MAX: usize = 1;
+
+/// How long a piece may take before its chunk gives its slot back.
+const SLOT_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long the other side may refuse to take a piece.
+const WRITE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Bytes to write, of a message or of a file.
+struct Piece {
+    head: Vec<u8>,
+    body: Vec<u8>,
+    /// Whether this is the end of what belongs together.
+    is_last: bool,
+    /// The slot of its chunk, shared with the chunk's other pieces.
+    slot: Option<Arc<Grant>>,
+}
+
+impl Piece {
+    fn message(answer: &Answer) -> Self {
+        Self {
+            head: codec::frame(answer),
+            body: Vec::new(),
+            is_last: true,
+            slot: None,
+        }
+    }
+}
+
+/// Sends until the outbox is closed and empty, or the other side is gone.
+pub(super) async fn send(
+    server: Arc<Server>,
+    asker: AskerId,
+    outbox: Arc<Outbox>,
+    mut stream: impl AsyncWrite + Unpin,
+) -> Result<()> {
+    let (full, mut pieces) = mpsc::channel::<Piece>(PIECES_MAX);
+    let (spent, buffers) = mpsc::channel::<Vec<u8>>(PIECES_MAX + 2);
+    let loader = Loader {
+        server: server.clone(),
+        asker,
+        full,
+        buffers,
+    };
+    let mut loading = pin!(loader.run(&outbox));
+    let writing = async {
+        while let Some(mut piece) = pieces.recv().await {
+            let is_idle = pieces.is_empty();
+            write(&mut stream, &mut piece, is_idle).await?;
+            server.traffic.count_out(piece.body.len());
+            // Where there are enough buffers already, this one is just dropped.
+            drop(spent.try_send(piece.body));
+        }
+        timeout(WRITE_DEADLINE, stream.shutdown())
+            .await
+            .context("the other side reads nothing")??;
+        Ok(())
+    };
+    let mut writing = pin!(writing);
+    tokio::select! {
+        written = &mut writing => written,
+        () = &mut loading => writing.await,
+    }
+}
+
+async fn write(
+    stream: &mut (impl AsyncWrite + Unpin),
+    piece: &mut Piece,
+    is_idle: bool,
+) -> Result<()> {
+    let Piece {
+        head,
+        body,
+        is_last,
+        slot,
+    } = piece;
+    let mut writing = pin!(async {
+        stream.write_all(head).await?;
+        stream.write_all(body).await?;
+        if *is_last && is_idle {
+            stream.flush().await
+        } else {
+            Ok(())
+        }
+    });
+    if let Ok(written) = timeout(SLOT_PATIENCE, &mut writing).await {
+        return Ok(written?);
+    }
+    *slot = None;
+    timeout(WRITE_DEADLINE, writing)
+        .await
+        .context("the other side reads nothing")??;
+    Ok(())
+}
+
+/// Turns items into pieces.
+struct Loader {
+    server: Arc<Server>,
+    asker: AskerId,
+    full: mpsc::Sender<Piece>,
+    buffers: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Loader {
+    /// Runs until the outbox is closed and empty, nobody takes the pieces, or a chunk cannot be gone on with.
+    async fn run(mut self, outbox: &Outbox) {
+        while let Some(item) = outbox.next().await {
+            let goes_on = match item {
+                Item::Answer(answer) => self.answer(&answer).await,
+                Item::List(slot) => {
+                    let body = slot.content().encode();
+                    let size = u32::try_from(body.len()).expect("a list is far below 4 GiB");
+                    let head = codec::frame(&Answer::List {
+                        content: slot.id(),
+                        size,
+                    });
+                    self.full
+                        .send(Piece {
+                            head,
+                            body,
+                            is_last: true,
+                            slot: None,
+                        })
+                        .await
+                        .is_ok()
+                }
+                Item::Chunk(slot, index) => {
+                    let grant = self.server.slot(self.asker, None).await;
+                    self.server.has(self.asker, slot.id(), index);
+                    self.chunk(&slot, index, grant).await
+                }
+                Item::Any(slot) => {
+                    let grant = self.server.slot(self.asker, Some(slot.id())).await;
+                    match self.server.choose(self.asker, &slot) {
+                        Some(index) => self.chunk(&slot, index, grant).await,
+                        None => self.answer(&Answer::Exhausted { content: slot.id() }).await,
+                    }
+                }
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    async fn answer(&self, answer: &Answer) -> bool {
+        self.full.send(Piece::message(answer)).await.is_ok()
+    }
+
+    /// Loads a chunk piece by piece; false if nobody takes the pieces, or one cannot be read after others went.
+    async fn chunk(&mut self, slot: &Arc<Slot>, index: u32, grant: Grant) -> bool {
+        let grant = Arc::new(grant);
+        let content = slot.id();
+        let missing = Answer::Missing {
+            content,
+            index: Some(index),
+        };
+        let Some(extent) = slot.content().geometry().extent(index) else {
+            return self.answer(&missing).await;
+        };
+        let mut head = codec::frame(&Answer::Chunk {
+            content,
+            index,
+            size: extent.size,
+        });
+        let mut within = 0;
+        while within < extent.size {
+            let size = (extent.size - within).min(PIECE_SIZE);
+            let mut body = self.buffers.try_recv().unwrap_or_default();
+            let slot = slot.clone();
+            let read = move || {
+                body.resize(size as usize, 0);
+                slot.read(index, within, &mut body).map(|()| body)
+            };
+            let Ok(Ok(body)) = spawn_blocking(read).await else {
+                return within == 0 && self.answer(&missing).await;
+            };
+            within += size;
+            let is_last = within == extent.size;
+            let piece = Piece {
+                head: mem::take(&mut head),
+                body,
+                is_last,
+                slot: Some(grant.clone()),
+            };
+            if self.full.send(piece).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
