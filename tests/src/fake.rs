@@ -1,6 +1,6 @@
 //! A node that serves as told: honestly, slowly, wrongly or not at all; and that speaks as an anchor if asked.
 
-use crate::{Control, Wire, random_bytes};
+use crate::{Control, PATIENCE, Wire, random_bytes, until};
 use anchorage_manifest::{
     Bitmap, Content, Geometry, Hash, Holder, NodeId, Release, SignedRelease, Source,
     limits::PROTOCOL_VERSION,
@@ -164,7 +164,10 @@ impl Fake {
         holding: Holding,
         manner: Manner,
     ) -> Result<Self> {
-        let listener = TcpListener::bind(address)?;
+        // A process that was forked when somebody listened there keeps the port until its exec.
+        let listener = until(PATIENCE, &format!("a listener at {address}"), || {
+            Ok(TcpListener::bind(address).ok())
+        })?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let config = tls::server_config(&identity, &[ALPN_CHUNKS, ALPN_CONTROL])?;

@@ -1,7 +1,7 @@
 //! Ports for configs that must name them before anybody listens.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpStream},
     sync::atomic::{AtomicU16, Ordering},
 };
 
@@ -17,7 +17,8 @@ pub fn free_port() -> u16 {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         let offset = (u32::from(start) + u32::from(step)) % u32::from(COUNT);
         let port = FIRST + u16::try_from(offset).expect("below COUNT");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        // Not by binding it: a process that is forked at this moment would keep it bound until its exec.
+        if TcpStream::connect(("127.0.0.1", port)).is_err() {
             return port;
         }
     }
