@@ -1,6 +1,7 @@
 //! Names and files at the edges of what is allowed.
 
-use anchorage_tests::{PATIENCE, Serving, Swarm, random_bytes, sha256, sha256_of};
+use anchorage_manifest::Manifest;
+use anchorage_tests::{PATIENCE, Serving, Swarm, random_bytes, sha256, sha256_of, until};
 use anyhow::{Context as _, Result, ensure};
 use std::{
     fs::OpenOptions,
@@ -181,6 +182,15 @@ fn a_file_that_changes_while_it_is_served_gives_no_wrong_byte() -> Result<()> {
         .exits_one_of(&[3, 4])?
         .fails_clearly()?;
     ensure!(!getter.path("moving.bin").exists(), "{finished}");
+    until(PATIENCE, "the changed file withdrawn", || {
+        let manifest = getter.manifest("moving.bin");
+        // Nobody has it any more, perhaps not even the list of its chunks.
+        let has_holder = |manifest: Manifest| {
+            let mut chunks = manifest.chunks.iter();
+            chunks.any(|chunk| chunk.peers.contains(&serving.address))
+        };
+        Ok((!manifest.is_ok_and(has_holder)).then_some(()))
+    })?;
     // Shorter than it was: reading past its end is no reason to die.
     std::fs::write(&path, b"short")?;
     swarm

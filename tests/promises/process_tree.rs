@@ -195,6 +195,32 @@ fn sigterm_lets_a_download_finish() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_whole_anchor_killed_in_the_middle_costs_at_most_a_warning() -> Result<()> {
+    let mut swarm = Swarm::start()?;
+    let (path, sha256) = swarm.file("half.bin", 96 << 20)?;
+    swarm.peer("publisher")?.publish(&path, &[])?;
+    let getter = swarm.peer("getter")?;
+    let mut process = getter.spawn(&["get", "half.bin"])?;
+    until(PATIENCE, "some of the download", || {
+        ensure!(
+            !process.has_ended()?,
+            "too fast to be caught: {}",
+            process.so_far()
+        );
+        Ok((proc::written(process.pid())? > 8 << 20).then_some(()))
+    })?;
+    swarm.take_anchor(1).kill()?;
+    let finished = process.wait(PATIENCE)?.exits(0)?;
+    let warnings = finished
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("warning: "));
+    ensure!(warnings.count() <= 1, "{finished}");
+    assert_eq!(sha256_of(&getter.path("half.bin"))?, sha256);
+    Ok(())
+}
+
 /// Starts an anchor that must not come up, with an exit code, and nothing of it left behind.
 fn fails_to_start(swarm: &Swarm, command: &mut Command, codes: &[i32]) -> Result<String> {
     let mut process = Process::spawn(command)?;
