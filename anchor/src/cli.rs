@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
-  anchor serve 1                    serves as anchor 1 of the built-in config, 127.0.0.1:7001
-  anchor serve 1 --config net.json  serves as anchor 1 of that config
-  anchor status 1                   shows the processes of the anchor that this home serves
-  kill -HUP PID                     to the supervisor: reads the config again";
+  anchor serve 1                    serve as anchor 1 of the built-in config, 127.0.0.1:7001
+  anchor serve 1 --config net.json  serve as anchor 1 of that config
+  anchor status 1                   show the processes of the anchor that this home serves
+  kill -HUP PID                     to the supervisor: read the config again";
 
 /// The Anchorage server: knows the releases, who has which chunks, and has chunks itself.
 #[derive(Debug, Parser)]
@@ -25,13 +25,13 @@ pub(crate) struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serves as the anchor with this number, in the foreground, until SIGTERM or Ctrl-C
+    /// Serve as the anchor with this number, in the foreground, until SIGTERM or Ctrl-C
     #[command(after_help = "Example:\n  anchor serve 1 --home /srv/anchorage")]
     Serve {
         /// Number of the anchor in the config
         id: u32,
     },
-    /// Shows the processes of the anchor with this number, its peers, releases and bytes
+    /// Show the processes of the anchor with this number, its peers, releases and bytes
     #[command(after_help = "Example:\n  anchor status 1 --json")]
     Status {
         /// Number of the anchor
@@ -42,16 +42,16 @@ pub(crate) enum Command {
 /// The global options.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Where the anchors are; without it 127.0.0.1:7001 and 127.0.0.1:7002
+    /// JSON file that names the anchors [default: anchors 1 and 2 at 127.0.0.1:7001 and 7002]
     #[arg(long, global = true, value_name = "FILE", env = "ANCHORAGE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Directory of everything kept; without it anchorage in the XDG data directory
+    /// Directory for everything that is kept [default: anchorage in the XDG data directory]
     #[arg(long, global = true, value_name = "DIR", env = "ANCHORAGE_HOME")]
     pub(crate) home: Option<PathBuf>,
-    /// Says nothing but errors on stderr
-    #[arg(long, global = true)]
+    /// Say nothing but data and errors
+    #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
-    /// Prints JSON, one object a line
+    /// Print JSON, one object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }

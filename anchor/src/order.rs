@@ -61,8 +61,6 @@ pub(crate) struct ManifestStart {
     pub(crate) node: NodeId,
     /// Where the anchor serves.
     pub(crate) address: SocketAddr,
-    /// The keys of the other anchors, as far as they are known.
-    pub(crate) anchors: Vec<NodeId>,
     /// Milliseconds between a peer's heartbeats.
     pub(crate) heartbeat_ms: u32,
     /// Number of transfer processes.

@@ -62,11 +62,6 @@ pub(crate) fn run(title: &str, id: u32, options: &Options) -> Result<(), Failure
             .hint("correct the key in the config, or say with --home where the right one is"));
     }
     let listener = bind(anchor)?;
-    let anchors = config
-        .anchors
-        .iter()
-        .filter_map(|anchor| anchor.key)
-        .collect();
     let position = config
         .anchors
         .iter()
@@ -76,7 +71,6 @@ pub(crate) fn run(title: &str, id: u32, options: &Options) -> Result<(), Failure
         id,
         heartbeat_ms: config.heartbeat_ms,
         share: Share::whole().part(position, config.anchors.len()),
-        anchors,
         config: options.config.clone(),
         home,
         identity,

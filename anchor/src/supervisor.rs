@@ -17,7 +17,6 @@ use crate::{
     task::Task,
     time::{Clock, Time},
 };
-use anchorage_manifest::NodeId;
 use anchorage_peer::serve::Share;
 use anchorage_peer::{
     config::Config,
@@ -52,8 +51,6 @@ pub(crate) struct Settings {
     pub(crate) config: Option<PathBuf>,
     /// Milliseconds between a peer's heartbeats.
     pub(crate) heartbeat_ms: u32,
-    /// The keys of all anchors that the config knows.
-    pub(crate) anchors: Vec<NodeId>,
     /// Which part of every content this anchor gives out first.
     pub(crate) share: Share,
     /// The state directory, locked.
@@ -239,7 +236,6 @@ impl Supervisor {
                 database: settings.home.database(),
                 node: settings.identity.id(),
                 address: self.address,
-                anchors: settings.anchors.clone(),
                 heartbeat_ms: settings.heartbeat_ms,
                 transfers,
             }),

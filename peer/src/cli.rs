@@ -1,6 +1,6 @@
 //! The command line of `peer`.
 
-use crate::{command::Command, get::Get, publish::Publish, verify::Verify};
+use crate::{command::Command, file_path::FilePath, get::Get, publish::Publish, verify::Verify};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use std::{
@@ -181,8 +181,11 @@ impl Verb {
     }
 }
 
-fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).with_context(|| format!("cannot use the path {}", path.display()))
+fn absolute(path: &Path) -> Result<FilePath> {
+    let absolute = std::path::absolute(path);
+    absolute
+        .map(FilePath)
+        .with_context(|| format!("cannot use the path {}", path.display()))
 }
 
 /// A number of bytes, with or without a unit of 1,024: `4096`, `256KiB`, `1MiB`.

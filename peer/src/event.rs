@@ -1,9 +1,9 @@
 //! What a command tells while it runs and when it is done: one JSON object a line, or words for people.
 
-use crate::{failure::Exit, failure::Failure};
+use crate::{failure::Exit, failure::Failure, file_path::FilePath};
 use anchorage_manifest::{ContentId, Hash, Manifest, NodeId};
 use serde::{Deserialize, Serialize};
-use std::{net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
 use tokio::sync::mpsc;
 
 /// One thing that a command has to tell.
@@ -87,7 +87,7 @@ pub struct Done {
     /// The release's name.
     pub name: String,
     /// Where the file is.
-    pub path: PathBuf,
+    pub path: FilePath,
     /// Its size.
     pub bytes: u64,
     /// How long it took.
@@ -150,7 +150,7 @@ pub enum PublishOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
     /// The file.
-    pub path: PathBuf,
+    pub path: FilePath,
     /// The release that it was compared with.
     pub name: String,
     /// Whether it is the release's file.
@@ -219,7 +219,7 @@ pub struct FileStatus {
     /// Its name.
     pub name: Option<String>,
     /// Where it is.
-    pub path: PathBuf,
+    pub path: FilePath,
     /// Its size when it is complete.
     pub size: u64,
     /// Whether every chunk is there.

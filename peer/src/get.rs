@@ -1,6 +1,6 @@
 //! `get`: a name becomes a file.
 //!
-//! resolve → list → place → [`fetch`] → whole-file hash → the file gets its name. Every step can be repeated:
+//! resolve → list → place → `fetch` → whole-file hash → the file gets its name. Every step can be repeated:
 //! what an earlier run stored is marked, and only the rest is fetched.
 
 mod connection;
@@ -11,6 +11,7 @@ mod sources;
 use crate::{
     event::{Done, Event, Events, Share},
     failure::{Exit, Failure},
+    file_path::FilePath,
     lookup,
     node::Node,
     session::Session,
@@ -41,7 +42,7 @@ pub struct Get {
     /// The release's name.
     pub name: String,
     /// The file or directory to write to; absolute.
-    pub output: PathBuf,
+    pub output: FilePath,
     /// Whether a file with other content may be replaced.
     pub force: bool,
     /// Seconds without progress after which it gives up.
@@ -58,7 +59,7 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
     let path = if request.output.is_dir() {
         request.output.join(name.as_str())
     } else {
-        request.output.clone()
+        request.output.to_path_buf()
     };
     node.join().await?;
     let anchors = node.anchors(events).await?;
@@ -118,8 +119,7 @@ async fn fetch_verified(
                 request.name,
                 slot.content().sha256()
             );
-            return Err(Failure::new(Exit::Mismatch, error)
-                .hint("the publisher has made a release that contradicts itself"));
+            return Err(Failure::new(Exit::Mismatch, error).hint(lookup::SELF_CONTRADICTION));
         }
         events.warn(format!(
             "{} was changed by somebody else while it was fetched; fetching what is wrong again",
@@ -157,7 +157,7 @@ fn done(
 ) -> Event {
     Event::Done(Done {
         name: release.name.to_string(),
-        path: path.to_owned(),
+        path: path.into(),
         bytes: slot.content().geometry().size(),
         seconds: started.elapsed().as_secs_f64(),
         sha256: slot.content().sha256(),

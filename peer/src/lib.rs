@@ -6,6 +6,7 @@ pub mod config;
 pub mod dial;
 pub mod event;
 pub mod failure;
+pub mod file_path;
 pub mod framed;
 pub mod get;
 pub mod guest;

@@ -9,6 +9,7 @@ use crate::{
 };
 use anchorage_manifest::{
     Content, ContentId, Holder, Name, Release, SignedRelease, Source,
+    content::ContentError,
     wire::{Refusal, Reply, Request},
 };
 use anyhow::{Result, anyhow};
@@ -17,6 +18,9 @@ use tokio::{task::JoinSet, time::timeout};
 
 /// How long one source may take for a list before the next is asked as well.
 const IMPATIENCE: Duration = Duration::from_secs(2);
+
+/// What there is to say of a publisher whose release does not hold together.
+pub const SELF_CONTRADICTION: &str = "the publisher has made a release that contradicts itself";
 
 /// Asks several anchors the same; what each answered, in the order of the answers.
 pub async fn ask(anchors: &[&Session], request: &Request) -> Vec<(Session, Result<Reply>)> {
@@ -134,6 +138,13 @@ pub async fn list(
     let content = fetch_list(node, release.content, sources)
         .await
         .map_err(|error| {
+            // The right bytes, and no list: nobody can have a better one.
+            if matches!(error.downcast_ref(), Some(lie) if !matches!(lie, ContentError::Id { .. }))
+            {
+                let error =
+                    error.context(format!("the list of chunks of {} is no list", release.name));
+                return Failure::new(Exit::Mismatch, error).hint(SELF_CONTRADICTION);
+            }
             Failure::new(
                 Exit::Incomplete,
                 error.context(format!(
@@ -154,8 +165,7 @@ pub async fn list(
         signed.size(),
         signed.chunk_size()
     );
-    Err(Failure::new(Exit::Mismatch, error)
-        .hint("the publisher has made a release that contradicts itself"))
+    Err(Failure::new(Exit::Mismatch, error).hint(SELF_CONTRADICTION))
 }
 
 /// Asks one source after the other, the next whenever the last is slow or fails.

@@ -4,6 +4,7 @@ use crate::{
     config::Config,
     event::{AnchorStatus, Event, Events, FileStatus, Status},
     failure::{Exit, Failure},
+    file_path::FilePath,
     home::Home,
     identity::Identity,
     known_anchors::KnownAnchors,
@@ -36,6 +37,9 @@ const CONNECTIONS_MAX: usize = 1_024;
 
 /// How long slower anchors are waited for once one is up.
 const STRAGGLERS: Duration = Duration::from_millis(500);
+
+/// How long a second attempt to reach an anchor may be away.
+const SECOND_ATTEMPT: Duration = Duration::from_millis(250);
 
 /// News that may wait for a reader; one that lags asks the anchors again.
 const NEWS_MAX: usize = 1_024;
@@ -134,27 +138,14 @@ impl Node {
     /// The sessions that are up, once the first is and the others had their chance; one warning for each that
     /// is not. Fails if none is.
     pub async fn anchors(&self, events: &Events) -> Result<Vec<&Session>, Failure> {
-        let mut settling = JoinSet::new();
-        for session in self.sessions.clone() {
-            settling.spawn(async move { session.settled().await });
-        }
-        let mut up = false;
-        while !up {
-            match settling.join_next().await {
-                Some(Ok(State::Connected { .. })) => up = true,
-                Some(_) => {}
-                None => break,
+        if !self.settle().await {
+            // An anchor whose process was being replaced is there at the second attempt.
+            for mut session in self.sessions.clone() {
+                drop(timeout(SECOND_ATTEMPT, session.changed()).await);
             }
-        }
-        // A session that is down takes its time to say so; one that is up is waited for no longer than this.
-        drop(
-            timeout(STRAGGLERS, async {
-                while settling.join_next().await.is_some() {}
-            })
-            .await,
-        );
-        if !up {
-            return Err(self.no_anchor());
+            if !self.settle().await {
+                return Err(self.no_anchor());
+            }
         }
         for session in &self.sessions {
             match session.state() {
@@ -174,6 +165,29 @@ impl Node {
             .iter()
             .filter(|session| session.connected().is_some())
             .collect())
+    }
+
+    /// Waits for the first session that is up, and a little for the others; false if none is.
+    async fn settle(&self) -> bool {
+        let mut settling = JoinSet::new();
+        for session in self.sessions.clone() {
+            settling.spawn(async move { session.settled().await });
+        }
+        let mut up = false;
+        while !up {
+            match settling.join_next().await {
+                Some(Ok(State::Connected { .. })) => up = true,
+                Some(_) => {}
+                None => break,
+            }
+        }
+        drop(
+            timeout(STRAGGLERS, async {
+                while settling.join_next().await.is_some() {}
+            })
+            .await,
+        );
+        up
     }
 
     /// Where others reach this node: as an anchor lists it, else as it listens.
@@ -253,7 +267,7 @@ impl Node {
         });
         let files = self.store.slots().into_iter().map(|slot| FileStatus {
             name: slot.place().name.map(String::from),
-            path: slot.path(),
+            path: FilePath(slot.path()),
             size: slot.content().geometry().size(),
             complete: slot.have().is_full(),
         });

@@ -9,6 +9,7 @@ mod upload;
 use crate::{
     event::{Event, Events, Phase, Progress, PublishOutcome, Published},
     failure::{Exit, Failure},
+    file_path::FilePath,
     lookup,
     node::Node,
     session::{Session, unexpected},
@@ -20,14 +21,14 @@ use anchorage_manifest::{
 };
 use anyhow::{Context as _, Result, anyhow};
 use serde::{Deserialize, Serialize};
-use std::{path::Path, path::PathBuf, sync::Arc, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 use tokio::task::{JoinSet, spawn_blocking};
 
 /// What is to be published.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Publish {
     /// The file; absolute.
-    pub path: PathBuf,
+    pub path: FilePath,
     /// The release's name; the file's if there is none.
     pub name: Option<String>,
     /// Bytes of a chunk; chosen by size if there is none.

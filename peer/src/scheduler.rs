@@ -208,6 +208,7 @@ impl Scheduler {
             }
             Event::Stored(id, index) => self.stored(id, index, out),
             Event::Missing(id, index) => {
+                self.unchoose(id, index);
                 self.settle(id, index);
                 self.lose(id, index);
             }
@@ -310,6 +311,15 @@ impl Scheduler {
             self.chosen += 1;
             self.wanted.remove(index);
             self.requested.entry(index).or_default().insert(id);
+        }
+    }
+
+    /// A source cannot send what it has chosen itself.
+    fn unchoose(&mut self, id: SourceId, index: u32) {
+        if let Some(source) = self.sources.get_mut(&id)
+            && !source.owed.contains(&index)
+        {
+            source.owed_any = source.owed_any.saturating_sub(1);
         }
     }
 

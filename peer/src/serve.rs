@@ -1,7 +1,7 @@
 //! Serving chunks: what peers and the transfer processes of anchors do with the very same code.
 //!
-//! Each connection has a reader, which takes asks and never touches a file, and behind its [`outbox`] a
-//! [`sender`], which reads the next piece from the disk while the last one is encrypted and sent.
+//! Each connection has a reader, which takes asks and never touches a file, and behind its `outbox` a
+//! `sender`, which reads the next piece from the disk while the last one is encrypted and sent.
 
 mod audience;
 mod connection;

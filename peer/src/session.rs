@@ -34,6 +34,11 @@ const REPLY_DEADLINE: Duration = Duration::from_secs(15);
 /// Pause between heartbeats of a node that has not joined: it only keeps the connection from idling.
 const NO_HEARTBEAT: Duration = Duration::from_secs(20);
 
+/// What an anchor answers that does not list this node.
+const NOT_JOINED: Reply = Reply::Refused {
+    refusal: Refusal::NotJoined,
+};
+
 /// How long saying good-bye may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -340,7 +345,12 @@ impl Driver {
                     Some(order) => self.take(order, &mut link).await?,
                 },
                 frame = link.receive() => match frame? {
-                    Frame::Reply { id, reply } => self.answered(id, reply),
+                    Frame::Reply { id, reply } => {
+                        // The anchor has given this node up, after a pause perhaps.
+                        let is_lost = reply == NOT_JOINED && self.listen.borrow().is_some();
+                        joins = is_lost;
+                        self.answered(id, reply);
+                    }
                     Frame::Push(Push::Reannounce) => joins = true,
                     Frame::Push(push) => self.tell(News::Push(push)),
                 },

@@ -3,6 +3,7 @@
 use crate::{
     event::{Event, Events, Verified},
     failure::{Exit, Failure},
+    file_path::FilePath,
     lookup,
     node::Node,
 };
@@ -10,20 +11,14 @@ use anchorage_manifest::{Content, Hash, Name};
 use anyhow::{Context as _, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::{
-    fmt::Write as _,
-    fs::File,
-    io::Read as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt::Write as _, fs::File, io::Read as _, path::Path, sync::Arc};
 use tokio::task::spawn_blocking;
 
 /// What is to be verified.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Verify {
     /// The file; absolute.
-    pub path: PathBuf,
+    pub path: FilePath,
     /// The release's name; the file's if there is none.
     pub name: Option<String>,
 }

@@ -59,7 +59,8 @@ impl View {
                 data(published_in_words(published));
             }
             Event::Serving { id, address, files } => {
-                data(format!("serving {files} files on {address} as {id}"));
+                let noun = if *files == 1 { "file" } else { "files" };
+                data(format!("serving {files} {noun} on {address} as {id}"));
             }
             Event::Verified(verified) => verified_in_words(verified).into_iter().for_each(data),
             Event::Manifest(manifest) => manifest_in_words(manifest).into_iter().for_each(data),
@@ -164,10 +165,11 @@ fn done_in_words(done: &Done) -> String {
             )
         }
     };
-    format!(
-        "{head} in {:.1} s · {from} · sha256 {sha256}… verified",
-        done.seconds
-    )
+    let time = match done.seconds {
+        seconds if seconds < 0.095 => format!("{:.0} ms", 1000.0 * seconds),
+        seconds => format!("{seconds:.1} s"),
+    };
+    format!("{head} in {time} · {from} · sha256 {sha256}… verified")
 }
 
 fn published_in_words(published: &Published) -> String {
@@ -304,7 +306,7 @@ mod tests {
         };
         let mut done = Done {
             name: "music.txt".to_owned(),
-            path: "music.txt".into(),
+            path: std::path::Path::new("music.txt").into(),
             bytes: 312 << 10,
             seconds: 0.234,
             sha256: Hash([0x3f; 32]),

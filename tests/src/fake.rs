@@ -71,6 +71,8 @@ pub struct Log {
     pub requests: Vec<Request>,
     /// Chunks that the gate has let through, and those that it has not.
     granted: usize,
+    /// Chunks that askers have, or were chosen for them.
+    out: BTreeSet<u32>,
 }
 
 /// The node. It ends with the value.
@@ -325,11 +327,26 @@ impl Shared {
                 wire.send(&Answer::List { content, size })?;
                 wire.send_raw(&list)?;
             }
-            Ask::Interested { .. } => {
+            Ask::Interested { ref have, .. } => {
+                self.log().out.extend(have.iter());
                 let have = Bitmap::full(release.geometry.chunks());
                 wire.send(&Answer::Bitmap { content, have })?;
             }
             Ask::Get { index, .. } => return self.give(wire, index),
+            Ask::Have { ref chunks, .. } => self.log().out.extend(chunks),
+            Ask::Any { .. } => {
+                let fresh = {
+                    let mut log = self.log();
+                    let fresh =
+                        (0..release.geometry.chunks()).find(|index| !log.out.contains(index));
+                    log.out.extend(fresh);
+                    fresh
+                };
+                match fresh {
+                    Some(index) => return self.give(wire, index),
+                    None => wire.send(&Answer::Exhausted { content })?,
+                }
+            }
             Ask::Cancel { .. } => {}
             Ask::Offer { .. } => {
                 let have = Some(Bitmap::full(release.geometry.chunks()));

@@ -81,7 +81,6 @@ impl Keeper {
         let settings = registry::Settings {
             node: start.node,
             address: start.address,
-            anchors: start.anchors.clone(),
             heartbeat_ms: start.heartbeat_ms,
             seed: fastrand::u64(..),
         };

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     event::{Event as Told, Events, Phase, Progress, Share},
     failure::{Exit, Failure},
+    framed,
     node::Node,
     scheduler::{Action, Event, Scheduler, SourceId},
     session::News,
@@ -189,9 +190,6 @@ impl Fetch {
     ) -> Result<(), Failure> {
         match report {
             Report::Up(have) => {
-                if let Some(link) = self.links.get(&id) {
-                    self.sources.up(link.source.node);
-                }
                 self.handle(Event::Bitmap(id, have));
             }
             Report::Have(chunks) => self.handle(Event::Have(id, chunks)),
@@ -223,6 +221,9 @@ impl Fetch {
             Report::Down(error) => {
                 self.handle(Event::Gone(id));
                 if let Some(link) = self.links.remove(&id) {
+                    if framed::nonsense(&error).is_some() {
+                        self.sources.ban(link.source.node);
+                    }
                     self.sources.down(id, link.source.node, self.now());
                 }
                 self.last_down = Some(error);
@@ -238,6 +239,7 @@ impl Fetch {
         let Some(link) = self.links.get(&id) else {
             return;
         };
+        self.sources.delivered(link.source.node);
         for session in &self.node.sessions {
             session.ack(self.slot.id(), index, link.source.node);
         }
@@ -277,12 +279,13 @@ impl Fetch {
                     if let Some(Source { node, address }) =
                         self.links.get(&id).map(|link| link.source)
                     {
-                        self.sources.ban(node);
-                        self.events.tell(Told::Liar {
-                            address,
-                            node,
-                            chunk,
-                        });
+                        if self.sources.ban(node) {
+                            self.events.tell(Told::Liar {
+                                address,
+                                node,
+                                chunk,
+                            });
+                        }
                         let same: Vec<SourceId> = self.links_of(node);
                         same.into_iter().for_each(|id| self.hang_up(id));
                     }

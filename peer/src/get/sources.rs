@@ -59,11 +59,10 @@ impl Sources {
         }
     }
 
-    /// A node is never to be dialled again.
-    pub(super) fn ban(&mut self, node: NodeId) {
-        if let Some(entry) = self.nodes.get_mut(&node) {
-            entry.is_banned = true;
-        }
+    /// A node is never to be dialled again; false if it was banned before.
+    pub(super) fn ban(&mut self, node: NodeId) -> bool {
+        let entry = self.nodes.get_mut(&node);
+        entry.is_some_and(|entry| !std::mem::replace(&mut entry.is_banned, true))
     }
 
     /// Whom to dial now, with the number of the connection.
@@ -119,8 +118,8 @@ impl Sources {
             .min()
     }
 
-    /// A connection serves.
-    pub(super) fn up(&mut self, node: NodeId) {
+    /// A node has delivered a chunk: whatever went wrong with it before is forgiven.
+    pub(super) fn delivered(&mut self, node: NodeId) {
         if let Some(entry) = self.nodes.get_mut(&node) {
             entry.failures = 0;
         }

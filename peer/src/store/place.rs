@@ -1,12 +1,13 @@
 //! Where the file of a content lies, and how to tell that it is still the file it was.
 
+use crate::file_path::FilePath;
 use anchorage_manifest::Name;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, Metadata},
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 /// Where a file lies.
@@ -14,7 +15,7 @@ use std::{
 #[serde(deny_unknown_fields)]
 pub struct Place {
     /// The file; none means `data` in the slot's own folder.
-    pub path: Option<PathBuf>,
+    pub path: Option<FilePath>,
     /// The name under which it was published or fetched.
     pub name: Option<Name>,
     /// How the file looked when it was complete; none while it is not.
@@ -63,7 +64,7 @@ impl Place {
     /// A file that is being fetched.
     pub fn of_part(path: &Path, name: Name) -> Self {
         Self {
-            path: Some(path.to_owned()),
+            path: Some(path.into()),
             name: Some(name),
             ..Self::inside()
         }

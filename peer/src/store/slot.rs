@@ -1,6 +1,7 @@
 //! One content in the store: its list, its file, and which chunks of it are there.
 
 use super::place::{Place, Stamp};
+use crate::file_path::FilePath;
 use anchorage_manifest::{Bitmap, Content, ContentId, Hash};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
@@ -248,7 +249,7 @@ impl Slot {
         fs::rename(&part, path).with_context(operand)?;
         let metadata = self.state().file.metadata().with_context(operand)?;
         let place = Place {
-            path: Some(path.to_owned()),
+            path: Some(path.into()),
             stamp: Some(Stamp::of(&metadata)),
             ..self.place()
         };
@@ -263,7 +264,7 @@ impl Slot {
         fs::rename(&part, path)
             .with_context(|| format!("cannot rename {} to {}", part.display(), path.display()))?;
         self.set_place(Place {
-            path: Some(path.to_owned()),
+            path: Some(path.into()),
             ..self.place()
         })
     }
@@ -331,7 +332,10 @@ impl Slot {
 }
 
 fn file_path(place: &Place, folder: &Path) -> PathBuf {
-    place.path.clone().unwrap_or_else(|| folder.join("data"))
+    match &place.path {
+        Some(FilePath(path)) => path.clone(),
+        None => folder.join("data"),
+    }
 }
 
 /// A complete file is only read; one in the making is made if need be, and as long as it will be.

@@ -32,13 +32,12 @@ use std::{
 };
 
 /// What a registry starts with.
+#[derive(Clone, Copy)]
 pub(super) struct Settings {
     /// The anchor's node id.
     pub(super) node: NodeId,
     /// Where it serves chunks.
     pub(super) address: SocketAddr,
-    /// The keys of the other anchors, as far as they are known.
-    pub(super) anchors: Vec<NodeId>,
     /// Milliseconds between heartbeats.
     pub(super) heartbeat_ms: u32,
     /// For the random choice of peers and sources.
@@ -48,7 +47,6 @@ pub(super) struct Settings {
 /// The registry.
 pub(super) struct Registry {
     own: Source,
-    anchors: BTreeSet<NodeId>,
     heartbeat_ms: u32,
     rng: fastrand::Rng,
     releases: BTreeMap<Name, SignedRelease>,
@@ -83,11 +81,6 @@ impl Registry {
                 node: settings.node,
                 address: settings.address,
             },
-            anchors: settings
-                .anchors
-                .into_iter()
-                .chain([settings.node])
-                .collect(),
             heartbeat_ms: settings.heartbeat_ms,
             rng: fastrand::Rng::with_seed(settings.seed),
             releases: known
@@ -218,10 +211,11 @@ impl Registry {
             } => {
                 member.lease_until = lease_until;
                 let new = self.hold(node, content, &Chunks::List(&chunks), out)?;
-                let count = if self.anchors.contains(&from) {
-                    &mut self.acks_from_anchors
-                } else {
+                // Anchors do not join.
+                let count = if self.members.contains_key(&from) {
                     &mut self.acks_from_peers
+                } else {
+                    &mut self.acks_from_anchors
                 };
                 *count = count.saturating_add(new.into());
                 Ok(Reply::Done)

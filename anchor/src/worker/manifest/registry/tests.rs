@@ -36,7 +36,6 @@ impl Bench {
         let settings = Settings {
             node: node(200),
             address: ([127, 0, 0, 1], 7001).into(),
-            anchors: vec![node(201)],
             heartbeat_ms: HEARTBEAT_MS,
             seed: 1,
         };
@@ -210,6 +209,7 @@ fn an_ack_makes_a_member_a_holder_and_is_counted_by_its_source() {
     };
     assert_eq!(bench.refusal(5, ack), Refusal::NotJoined);
     bench.join(5);
+    bench.join(6);
     assert_eq!(bench.ack(5, content, node(200), &[1, 3]), Reply::Done);
     assert_eq!(bench.ack(5, content, node(201), &[4]), Reply::Done);
     assert_eq!(bench.ack(5, content, node(6), &[3, 7]), Reply::Done);
