@@ -167,6 +167,14 @@ impl Verb {
         }))
     }
 
+    /// Whether the command changes nothing in the home.
+    pub fn only_asks(&self) -> bool {
+        matches!(
+            self,
+            Self::Manifest { .. } | Self::List | Self::Verify { .. } | Self::Status
+        )
+    }
+
     /// Whether the process goes on serving once the command is done.
     pub fn serves_on(&self) -> bool {
         matches!(

@@ -98,7 +98,7 @@ async fn run_until_signal(cli: &Cli, events: Events) -> Result<(), Failure> {
 async fn live(
     cli: &Cli,
     home: &Home,
-    _lock: HomeLock,
+    lock: HomeLock,
     events: &Events,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
@@ -111,7 +111,12 @@ async fn live(
     let config =
         Config::load(config.as_deref()).map_err(|error| Failure::new(Exit::Usage, error))?;
     let node = Node::start(home, &config, *listen, *advertise)?;
-    let host = Host::open(home, &node)?;
+    // Who only asks does not live here: others need not wait for it, nor it for others.
+    let lives = !cli.verb.only_asks();
+    let lodging = lives
+        .then(|| Host::open(home, &node))
+        .transpose()?
+        .zip(lives.then_some(lock));
     let command = cli.verb.command()?;
     let working = async {
         if let Some(command) = command {
@@ -121,25 +126,21 @@ async fn live(
     };
     let mut result = tokio::select! {
         result = working => result,
-        () = signals.next() => Err(interrupted()),
+        () = signals.next() => return Err(interrupted()),
     };
-    if result.is_ok() {
-        result = if cli.verb.serves_on() {
-            tokio::select! {
-                never = serve(&node, events) => never,
-                // This is how serving is meant to end.
-                () = signals.next() => Ok(()),
-            }
-        } else {
-            tokio::select! {
-                () = host.empty() => Ok(()),
-                () = signals.next() => Err(interrupted()),
-            }
+    if result.is_ok() && cli.verb.serves_on() {
+        result = tokio::select! {
+            never = serve(&node, events) => never,
+            // This is how serving is meant to end.
+            () = signals.next() => Ok(()),
         };
+    } else if let Some((host, _)) = &lodging {
+        tokio::select! {
+            () = host.empty() => {}
+            () = signals.next() => return Err(interrupted()),
+        }
     }
     node.leave().await;
-    // What is left of it would be replaced by the next one who lives here.
-    drop(std::fs::remove_file(home.socket()));
     result
 }
 

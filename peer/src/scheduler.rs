@@ -411,9 +411,12 @@ impl Scheduler {
                 }
                 let may_choose = others_fetch || self.chosen < CHOSEN_AT_FIRST;
                 if source.chooses && may_choose && self.may_ask_any() {
-                    self.ask_any(id);
+                    self.ask_any(now, id);
                     out.push(Action::Any(id));
                     return true;
+                }
+                if source.is_origin && self.is_choosing(now) {
+                    return false;
                 }
                 let Some(index) = self.pick(id, others_fetch).or_else(|| self.steal(now, id))
                 else {
@@ -432,8 +435,17 @@ impl Scheduler {
         asked < self.wanted.count()
     }
 
-    fn ask_any(&mut self, id: SourceId) {
+    /// Whether some source is about to choose: what is asked of an origin meanwhile might come twice.
+    fn is_choosing(&self, now: Time) -> bool {
+        let mut sources = self.sources.values();
+        sources.any(|source| source.owed_any > 0 && now.since(source.heard) < STALL)
+    }
+
+    fn ask_any(&mut self, now: Time, id: SourceId) {
         let source = self.sources.get_mut(&id).expect("looked at just now");
+        if !source.is_busy() {
+            source.heard = now;
+        }
         source.owed_any += 1;
     }
 
@@ -655,7 +667,16 @@ mod tests {
         assert_eq!(out, [Action::Any(1)], "one more for one that came");
         out.clear();
         subject.handle(ms(2), Event::Exhausted(1), &mut out);
-        assert!(matches!(out[..], [Action::Get(1, _)]), "{out:?}");
+        assert_eq!(
+            out,
+            [],
+            "it is about to choose once more, as far as is known"
+        );
+        subject.handle(ms(2), Event::Exhausted(1), &mut out);
+        assert!(
+            matches!(out[..], [Action::Get(1, _), Action::Get(1, _)]),
+            "{out:?}"
+        );
     }
 
     /// What a fake source does with a request.

@@ -166,7 +166,7 @@ fn done_in_words(done: &Done) -> String {
         }
     };
     let time = match done.seconds {
-        seconds if seconds < 0.095 => format!("{:.0} ms", 1000.0 * seconds),
+        seconds if seconds < 0.095 => format!("{seconds:.2} s"),
         seconds => format!("{seconds:.1} s"),
     };
     format!("{head} in {time} · {from} · sha256 {sha256}… verified")
