@@ -66,6 +66,8 @@ class Tracker:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
         self.server.daemon_threads = True
+        # A client that has ended does not wait for the answer to its good-bye.
+        self.server.handle_error = lambda *_: None
         self.url = f"http://127.0.0.1:{self.server.server_port}/announce"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
