@@ -239,7 +239,7 @@ class Anchor:
 
     def status(self):
         """What `anchor status` says."""
-        words = [self.binaries / "anchor", "status", 1, "--home", self.home, "--config", self.config, "--json"]
+        words = [self.binaries / "anchor", "status", "1", "--home", self.home, "--config", self.config, "--json"]
         return json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
 
     def workers(self):
