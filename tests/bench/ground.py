@@ -243,8 +243,12 @@ class Anchor:
         return json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
 
     def workers(self):
-        """Task and pid of every process."""
-        return {process["task"]: process["pid"] for process in self.status()["processes"]}
+        """Task and pid of every process; the second of a task is called so."""
+        found = {}
+        for process in self.status()["processes"]:
+            same = sum(task.startswith(process["task"]) for task in found)
+            found[f"{process['task']} {same}" if same else process["task"]] = process["pid"]
+        return found
 
     def peer(self, home, *words):
         """The words of a `peer` command with a home and this anchor."""
