@@ -125,9 +125,7 @@ async fn run(arguments: Arguments) -> Result<Value> {
             answers.push(holders(&mut control, name, content).await?);
         }
     }
-    Ok(
-        json!({"join_seconds": joined, "joined": arguments.peers, "acks": acks, "holders": answers}),
-    )
+    Ok(json!({"join_seconds": joined, "joined": arguments.peers, "acks": acks, "holders": answers}))
 }
 
 /// Registers a release of a content that nobody has.
@@ -174,7 +172,11 @@ struct Acked {
     refused: u64,
 }
 
-async fn ack_all(arguments: &Arguments, content: ContentId, peers: &mut Vec<Peer>) -> Result<Value> {
+async fn ack_all(
+    arguments: &Arguments,
+    content: ContentId,
+    peers: &mut Vec<Peer>,
+) -> Result<Value> {
     let started = Instant::now();
     let until = started + Duration::from_secs_f64(arguments.seconds);
     let mut resolving = JoinSet::new();
@@ -248,7 +250,9 @@ async fn ack(
             pace.tick().await;
         }
         while open < arguments.window {
-            let chunks: Vec<u32> = (next..arguments.chunks).take(arguments.batch as usize).collect();
+            let chunks: Vec<u32> = (next..arguments.chunks)
+                .take(arguments.batch as usize)
+                .collect();
             next += arguments.batch;
             if next >= arguments.chunks {
                 next = 0;

@@ -101,7 +101,10 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    ensure!(arguments.runs > 0 && arguments.rate > 0, "nothing to simulate");
+    ensure!(
+        arguments.runs > 0 && arguments.rate > 0,
+        "nothing to simulate"
+    );
     ensure!(
         arguments.getters.iter().all(|&getters| getters > 0),
         "a swarm needs a getter"
@@ -113,13 +116,29 @@ fn main() -> Result<()> {
          size: {} MiB\nrate: {} Mbit/s of payload both ways{}\nlatency: {} µs\nruns: seeds 1 to {}, medians\n",
         arguments.size,
         arguments.rate,
-        if arguments.slow_half { ", half with a fifth up" } else { "" },
+        if arguments.slow_half {
+            ", half with a fifth up"
+        } else {
+            ""
+        },
         arguments.latency,
         arguments.runs,
     )?;
-    let head = ["N", "M", "makespan/T*", "1+⌊log2 N⌋/M", "worst", "origin/F", "events", "CPU s"];
+    let head = [
+        "N",
+        "M",
+        "makespan/T*",
+        "1+⌊log2 N⌋/M",
+        "worst",
+        "origin/F",
+        "events",
+        "CPU s",
+    ];
     let [a, b, c, d, e, f, g, h] = head;
-    writeln!(out, "{a:>5} | {b:>6} | {c:>11} | {d:>12} | {e:>6} | {f:>8} | {g:>9} | {h:>6} | digest")?;
+    writeln!(
+        out,
+        "{a:>5} | {b:>6} | {c:>11} | {d:>12} | {e:>6} | {f:>8} | {g:>9} | {h:>6} | digest"
+    )?;
     let mut runs = Vec::new();
     for &getters in &arguments.getters {
         for &chunks in &arguments.chunks {
@@ -167,7 +186,9 @@ mod tests {
 
     fn outcome(getters: u32, chunks: u32, seed: u64) -> (Scenario, Outcome) {
         let arguments = Arguments::parse_from(["sim", "--size", "8"]);
-        let scenario = arguments.scenario(getters, chunks, seed).expect("within limits");
+        let scenario = arguments
+            .scenario(getters, chunks, seed)
+            .expect("within limits");
         let outcome = sim_world::run(&scenario);
         (scenario, outcome)
     }
@@ -185,7 +206,10 @@ mod tests {
             let (scenario, outcome) = outcome(getters, chunks, 3);
             let makespan = makespan(&outcome).expect("all finish");
             let least = minimum(&scenario);
-            assert!(makespan >= least, "{getters} × {chunks}: {makespan} < {least}");
+            assert!(
+                makespan >= least,
+                "{getters} × {chunks}: {makespan} < {least}"
+            );
             assert!(outcome.origin_bytes >= scenario.geometry.size());
         }
     }

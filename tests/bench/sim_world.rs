@@ -172,10 +172,7 @@ pub(crate) fn run(scenario: &Scenario) -> Outcome {
 
 impl World {
     fn new(scenario: &Scenario) -> Self {
-        let (geometry, mut rng) = (
-            scenario.geometry,
-            fastrand::Rng::with_seed(scenario.seed),
-        );
+        let (geometry, mut rng) = (scenario.geometry, fastrand::Rng::with_seed(scenario.seed));
         let chunks = geometry.chunks();
         let nodes = scenario.up.iter().zip(&scenario.down).enumerate();
         let nodes = nodes.map(|(number, (&up, &down))| {
@@ -267,7 +264,9 @@ impl World {
                 let Connection { source, closed, .. } = self.connections[number];
                 if !closed {
                     let audience = &mut self.nodes[source].audience;
-                    chunks.into_iter().for_each(|index| audience.has(number as u64, index));
+                    chunks
+                        .into_iter()
+                        .for_each(|index| audience.has(number as u64, index));
                 }
             }
             What::Exhausted(number) => {
@@ -362,12 +361,13 @@ impl World {
             let node = &mut self.nodes[source];
             node.waiting.retain(|&number| !connections[number].closed);
             let audience = &node.audience;
-            let next = node.waiting.iter().enumerate().min_by_key(|&(_, &number)| {
-                match connections[number].current {
-                    Some(Item::Any) => audience.backlog(number as u64),
-                    _ => 0,
-                }
-            });
+            let next =
+                node.waiting.iter().enumerate().min_by_key(|&(_, &number)| {
+                    match connections[number].current {
+                        Some(Item::Any) => audience.backlog(number as u64),
+                        _ => 0,
+                    }
+                });
             let Some((place, &number)) = next else {
                 node.free_slots += 1;
                 return;
@@ -438,7 +438,10 @@ impl World {
             self.serve(number);
             self.grant(source);
         } else {
-            connection.flow = Some((piece.index, connection.flow.map_or(0, |flow| flow.1) - piece.size));
+            connection.flow = Some((
+                piece.index,
+                connection.flow.map_or(0, |flow| flow.1) - piece.size,
+            ));
             self.nodes[source].flows.push_back(number);
         }
         self.at(time, What::PieceCame(number, piece));
