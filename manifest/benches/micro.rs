@@ -1,7 +1,9 @@
 //! Micro-benchmarks of what every chunk and every message costs: `cargo bench -p anchorage-manifest`.
 
 use anchorage_manifest::{
-    Bitmap, ContentId, Hash, NodeId, bitmap::Segment, codec,
+    Bitmap, ContentId, Hash, NodeId,
+    bitmap::Segment,
+    codec,
     wire::{Answer, Ask, Request, ToAnchor},
 };
 use divan::{Bencher, black_box, counter::BytesCount};

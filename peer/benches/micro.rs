@@ -88,7 +88,10 @@ impl Middle {
             self.begin();
         }
         self.now = self.now + PACE;
-        let (id, index) = self.owed.pop_front().expect("there is always something owed");
+        let (id, index) = self
+            .owed
+            .pop_front()
+            .expect("there is always something owed");
         Event::Stored(id, index)
     }
 }
@@ -130,10 +133,7 @@ fn stored_and_picked(bencher: Bencher<'_, '_>, (chunks, sources): (u32, u64)) {
 
 /// The same with an origin among the sources, which is spared while others fetch.
 #[divan::bench(args = [(10_000, 50)], sample_size = 1, sample_count = 2_000)]
-fn stored_and_picked_beside_an_origin(
-    bencher: Bencher<'_, '_>,
-    (chunks, sources): (u32, u64),
-) {
+fn stored_and_picked_beside_an_origin(bencher: Bencher<'_, '_>, (chunks, sources): (u32, u64)) {
     stored(bencher, chunks, sources, true);
 }
 

@@ -1,5 +1,6 @@
 //! An Anchorage node: client and server at once.
 
+mod buffers;
 pub mod cli;
 pub mod command;
 pub mod config;

@@ -12,8 +12,11 @@ mod slots;
 
 pub use share::Share;
 
-use crate::store::{Slot, Store};
-use anchorage_manifest::{Bitmap, ContentId, Geometry};
+use crate::{
+    buffers::Buffers,
+    store::{Slot, Store},
+};
+use anchorage_manifest::{Bitmap, ContentId, Geometry, limits::CHUNK_SIZE_MAX};
 use audience::{AskerId, Audience};
 use slots::Slots;
 use std::{
@@ -29,8 +32,9 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-/// Most bytes of chunks on their way from the network to the disk, over all connections of a process.
-pub const INCOMING_SIZE_MAX: usize = 32 << 20;
+/// Most bytes of chunks on their way from the network to the disk, over all connections of a process: the largest
+/// chunk, or many small ones.
+pub const INCOMING_SIZE_MAX: usize = CHUNK_SIZE_MAX as usize;
 
 /// What a node that stores for others is asked and told; a node without this serves only.
 #[derive(Debug)]
@@ -64,6 +68,7 @@ pub struct Server {
     deposits: Option<mpsc::Sender<Deposit>>,
     traffic: Traffic,
     incoming: Arc<Semaphore>,
+    buffers: Buffers,
     slots: Mutex<Slots>,
     audiences: Mutex<BTreeMap<ContentId, Audience>>,
     share: Share,
@@ -84,6 +89,7 @@ impl Server {
             deposits,
             traffic: Traffic::default(),
             incoming,
+            buffers: Buffers::default(),
             slots: Mutex::default(),
             audiences: Mutex::default(),
             share,

@@ -4,6 +4,7 @@
 //! thread that hashes and writes it, while the next one is already being read and decrypted.
 
 use crate::{
+    buffers::Buffers,
     dial::{self, Stream},
     framed,
     node::Node,
@@ -17,7 +18,7 @@ use anchorage_manifest::{
 };
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use std::{
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -32,9 +33,6 @@ const REPORT_SIZE: usize = 256 << 10;
 
 /// Time between two reports on a slow line.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
-
-/// Buffers that are kept for the next chunks.
-const BUFFERS_MAX: usize = 8;
 
 /// How long the source may refuse to take a request.
 const WRITE_DEADLINE: Duration = Duration::from_secs(20);
@@ -78,7 +76,7 @@ pub(super) struct Shared {
     node: Arc<Node>,
     slot: Arc<Slot>,
     reports: mpsc::UnboundedSender<(SourceId, Report)>,
-    buffers: Mutex<Vec<Vec<u8>>>,
+    buffers: Buffers,
 }
 
 impl Shared {
@@ -91,31 +89,13 @@ impl Shared {
             node,
             slot,
             reports,
-            buffers: Mutex::default(),
+            buffers: Buffers::default(),
         })
     }
 
     fn tell(&self, id: SourceId, report: Report) {
         // When the fetch is over, nobody wants to know.
         drop(self.reports.send((id, report)));
-    }
-
-    fn buffer(&self, size: u32) -> Vec<u8> {
-        let mut buffer = self
-            .buffers
-            .lock()
-            .expect("no holder of this lock panics")
-            .pop()
-            .unwrap_or_default();
-        buffer.resize(size as usize, 0);
-        buffer
-    }
-
-    fn give_back(&self, buffer: Vec<u8>) {
-        let mut buffers = self.buffers.lock().expect("no holder of this lock panics");
-        if buffers.len() < BUFFERS_MAX {
-            buffers.push(buffer);
-        }
     }
 }
 
@@ -240,7 +220,7 @@ async fn receive(
     reader: &mut ReadHalf<Stream>,
     size: u32,
 ) -> Result<Vec<u8>> {
-    let mut bytes = shared.buffer(size);
+    let mut bytes = shared.buffers.take(size);
     let mut filled = 0;
     let mut told = 0;
     let mut told_at = Instant::now();
@@ -279,7 +259,7 @@ fn store(
             Ok(false) => Report::Corrupt(index),
             Err(error) => Report::Unwritable(error),
         };
-        shared.give_back(bytes);
+        shared.buffers.give_back(bytes);
         drop(permit);
         shared.tell(id, report);
     });

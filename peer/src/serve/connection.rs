@@ -261,8 +261,10 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         let permits = self.server.incoming.clone().acquire_many_owned(size).await;
         let permits = permits.context("BUG: the semaphore is never closed")?;
         let bytes = self.body(size).await?;
+        let server = self.server.clone();
         let store = spawn_blocking(move || {
             let stored = slot.store(index, &bytes);
+            server.buffers.give_back(bytes);
             drop(permits);
             stored
         });
@@ -294,7 +296,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
     }
 
     async fn body(&mut self, size: u32) -> Result<Vec<u8>, End> {
-        let mut bytes = vec![0; size as usize];
+        let mut bytes = self.server.buffers.take(size);
         match timeout(BODY_DEADLINE, self.stream.read_exact(&mut bytes)).await {
             Ok(Ok(_)) => {
                 self.server.traffic.count_in(bytes.len());
