@@ -3,8 +3,8 @@
 //! N getters start at once and fetch a file of M chunks that one origin has; getters go on serving. Time is virtual and
 //! a heap of events is all there is, so the same seed gives the same trace, of which a digest is printed.
 //!
-//! The makespan is compared with Kumar and Ross's minimum (2006) T* = max(F/u_origin, F/d_min,
-//! N·F/(u_origin + Σ u_i)), and stands beside 1 + ⌊log2 N⌋/M, what M chunks need among N equal lines at least
+//! The makespan is compared with Kumar and Ross's minimum (2006) `T* = max(F/u_origin, F/d_min,
+//! N·F/(u_origin + Σ u_i))`, and stands beside 1 + ⌊log2 N⌋/M, what M chunks need among N equal lines at least
 //! (Mundinger, Weber and Weiss, 2008).
 
 /// The memory behind `Any`: the very file that peers are built from.
@@ -15,7 +15,7 @@ mod sim_world;
 use anchorage_manifest::Geometry;
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 use sim_world::{Outcome, Scenario};
 use std::{
     io::{Write as _, stdout},
@@ -99,6 +99,35 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// Simulates one swarm with every seed; its row of the table. Every single run is added to `runs`.
+fn row(arguments: &Arguments, getters: u32, chunks: u32, runs: &mut Vec<Value>) -> Result<String> {
+    let (mut ratios, mut origin, mut events, mut digest) = (Vec::new(), Vec::new(), 0, None);
+    let started = Instant::now();
+    for seed in 1..=u64::from(arguments.runs) {
+        let scenario = arguments.scenario(getters, chunks, seed)?;
+        let outcome = sim_world::run(&scenario);
+        ratios.push(makespan(&outcome)? / minimum(&scenario));
+        origin.push(outcome.origin_bytes as f64 / scenario.geometry.size() as f64);
+        events += outcome.events;
+        runs.push(json!({
+            "getters": getters, "chunks": chunks, "seed": seed,
+            "ratio": ratios.last(), "origin": origin.last(), "events": outcome.events,
+            "finished": outcome.finished, "digest": outcome.digest,
+        }));
+        digest.get_or_insert(outcome.digest);
+    }
+    let bound = 1.0 + f64::from(getters.ilog2()) / f64::from(chunks);
+    let worst = ratios.iter().copied().fold(0.0, f64::max);
+    let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
+    Ok(format!(
+        "{getters:>5} | {chunks:>6} | {:>11.3} | {bound:>12.3} | {worst:>6.3} | {:>8.3} | {events:>9} | {:>6.2} \
+         | {digest:.12}",
+        median(ratios),
+        median(origin),
+        started.elapsed().as_secs_f64(),
+    ))
+}
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!(
@@ -124,52 +153,14 @@ fn main() -> Result<()> {
         arguments.latency,
         arguments.runs,
     )?;
-    let head = [
-        "N",
-        "M",
-        "makespan/T*",
-        "1+⌊log2 N⌋/M",
-        "worst",
-        "origin/F",
-        "events",
-        "CPU s",
-    ];
-    let [a, b, c, d, e, f, g, h] = head;
     writeln!(
         out,
-        "{a:>5} | {b:>6} | {c:>11} | {d:>12} | {e:>6} | {f:>8} | {g:>9} | {h:>6} | digest"
+        "    N |      M | makespan/T* | 1+⌊log2 N⌋/M |  worst | origin/F |    events | wall s | digest"
     )?;
     let mut runs = Vec::new();
     for &getters in &arguments.getters {
         for &chunks in &arguments.chunks {
-            let (mut ratios, mut origin, mut events) = (Vec::new(), Vec::new(), 0);
-            let mut digest = None;
-            let started = Instant::now();
-            for seed in 1..=u64::from(arguments.runs) {
-                let scenario = arguments.scenario(getters, chunks, seed)?;
-                let outcome = sim_world::run(&scenario);
-                ratios.push(makespan(&outcome)? / minimum(&scenario));
-                origin.push(outcome.origin_bytes as f64 / scenario.geometry.size() as f64);
-                events += outcome.events;
-                runs.push(json!({
-                    "getters": getters, "chunks": chunks, "seed": seed,
-                    "ratio": ratios.last(), "origin": origin.last(), "events": outcome.events,
-                    "finished": outcome.finished, "digest": outcome.digest,
-                }));
-                digest.get_or_insert(outcome.digest);
-            }
-            let bound = 1.0 + f64::from(getters.ilog2()) / f64::from(chunks);
-            let worst = ratios.iter().copied().fold(0.0, f64::max);
-            let digest = digest.map(|digest| digest.to_string()).unwrap_or_default();
-            writeln!(
-                out,
-                "{getters:>5} | {chunks:>6} | {:>11.3} | {bound:>12.3} | {worst:>6.3} | {:>8.3} | {events:>9} \
-                 | {:>6.2} | {:.12}",
-                median(ratios),
-                median(origin),
-                started.elapsed().as_secs_f64(),
-                digest,
-            )?;
+            writeln!(out, "{}", row(&arguments, getters, chunks, &mut runs)?)?;
             out.flush()?;
         }
     }
