@@ -10,13 +10,14 @@
 /// The memory behind `Any`: the very file that peers are built from.
 #[path = "../../peer/src/serve/audience.rs"]
 mod audience;
+mod sim_model;
 mod sim_world;
 
 use anchorage_manifest::Geometry;
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
-use sim_world::{Outcome, Scenario};
+use sim_model::{Outcome, Scenario};
 use std::{
     io::{Write as _, stdout},
     path::PathBuf,

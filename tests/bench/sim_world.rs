@@ -8,21 +8,14 @@
 //! source choose the one with the smallest backlog, in the very same [`Audience`]. A connection waits for one slot
 //! at a time. Nobody is dialled again, which matters only where somebody stalls, and here nobody does.
 
-use crate::audience::Audience;
+use crate::sim_model::{Connection, Item, Node, Outcome, Piece, Scenario, What};
 use anchorage_manifest::{Bitmap, Geometry, Hash};
 use anchorage_peer::{
     scheduler::{Action, Event, Scheduler},
     time::Time,
 };
 use sha2::{Digest as _, Sha256};
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-    mem,
-};
-
-/// Chunks that a node sends at the same time.
-const SLOTS: usize = 4;
+use std::{cmp::Reverse, collections::BinaryHeap, mem};
 
 /// Nodes that a getter asks, the origin included.
 const SOURCES_MAX: usize = 24;
@@ -38,99 +31,6 @@ const PIECE: (u32, u32) = (16 << 10, 8);
 
 /// Pieces of one connection that may be on their way.
 const WINDOW: u32 = 4;
-
-/// What is simulated.
-#[derive(Clone, Debug)]
-pub(crate) struct Scenario {
-    /// Sizes of file and chunks.
-    pub(crate) geometry: Geometry,
-    /// Bytes a second that each node sends at most, the origin first.
-    pub(crate) up: Vec<u64>,
-    /// Bytes a second that each node receives at most.
-    pub(crate) down: Vec<u64>,
-    /// Nanoseconds from any node to any other.
-    pub(crate) latency: u64,
-    /// Of everything random.
-    pub(crate) seed: u64,
-}
-
-/// What came of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Outcome {
-    /// Seconds until each getter had everything; none if it never did.
-    pub(crate) finished: Vec<Option<f64>>,
-    /// Bytes that the origin sent.
-    pub(crate) origin_bytes: u64,
-    /// Events simulated.
-    pub(crate) events: u64,
-    /// SHA-256 of all of them in order.
-    pub(crate) digest: Hash,
-}
-
-/// Something that happens; numbers are of nodes or connections.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
-    Dialled(usize),
-    Asked(usize, Item),
-    NewsOfAsker(usize, Vec<u32>),
-    NewsOfSource(usize, Vec<u32>),
-    Bitmap(usize),
-    Exhausted(usize),
-    Missing(usize, u32),
-    PieceSent(usize),
-    PieceCame(usize, Piece),
-    News(usize),
-    Tick(usize),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Item {
-    Any,
-    Chunk(u32),
-    Cancel(u32),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Piece {
-    index: u32,
-    size: u32,
-    is_first: bool,
-    is_last: bool,
-}
-
-struct Node {
-    up: u64,
-    down: u64,
-    /// None for the origin.
-    scheduler: Option<Scheduler>,
-    have: Bitmap,
-    audience: Audience,
-    free_slots: usize,
-    waiting: Vec<usize>,
-    /// Connections with a slot and something left to send.
-    flows: VecDeque<usize>,
-    sending: Option<(usize, Piece)>,
-    down_free: u64,
-    sent: u64,
-    news: Vec<u32>,
-    asks: Vec<usize>,
-    asked_by: Vec<usize>,
-    ticks: bool,
-    finished: Option<u64>,
-}
-
-struct Connection {
-    asker: usize,
-    source: usize,
-    queue: VecDeque<Item>,
-    /// What it waits for a slot for, or has one.
-    current: Option<Item>,
-    /// Chunk and bytes left of what is being sent.
-    flow: Option<(u32, u32)>,
-    on_the_way: u32,
-    chooses: bool,
-    closed: bool,
-}
 
 /// Everything.
 pub(crate) struct World {
@@ -182,24 +82,7 @@ impl World {
                 Bitmap::empty(chunks)
             };
             let scheduler = Scheduler::new(geometry, have.clone(), rng.u64(..));
-            Node {
-                up,
-                down,
-                scheduler: (number > 0).then_some(scheduler),
-                have,
-                audience: Audience::new(chunks, 0..chunks),
-                free_slots: SLOTS,
-                waiting: Vec::new(),
-                flows: VecDeque::new(),
-                sending: None,
-                down_free: 0,
-                sent: 0,
-                news: Vec::new(),
-                asks: Vec::new(),
-                asked_by: Vec::new(),
-                ticks: false,
-                finished: None,
-            }
+            Node::new((up, down), have, (number > 0).then_some(scheduler))
         });
         let mut world = Self {
             geometry,
@@ -217,16 +100,7 @@ impl World {
             let others = (1..world.nodes.len()).filter(|&other| other != asker);
             for source in std::iter::once(0).chain(rng.choose_multiple(others, SOURCES_MAX - 1)) {
                 let number = world.connections.len();
-                world.connections.push(Connection {
-                    asker,
-                    source,
-                    queue: VecDeque::new(),
-                    current: None,
-                    flow: None,
-                    on_the_way: 0,
-                    chooses: false,
-                    closed: false,
-                });
+                world.connections.push(Connection::new(asker, source));
                 world.nodes[asker].asks.push(number);
                 world.nodes[source].asked_by.push(number);
                 world.at(start, What::Dialled(number));
