@@ -5,7 +5,7 @@
 //! takes the latency and no bandwidth. Headers are not counted: the rates are those of payload.
 //!
 //! Serving follows peer/src/serve: a few chunks at a time, whole; who waits longest is next, and of those who let the
-//! source choose the one with the smallest backlog, in the very same [`Audience`]. A connection waits for one slot
+//! source choose the one with the smallest backlog, in the very same `Audience`. A connection waits for one slot
 //! at a time. Nobody is dialled again, which matters only where somebody stalls, and here nobody does.
 
 use crate::sim_model::{Connection, Item, Node, Outcome, Piece, Scenario, What};
