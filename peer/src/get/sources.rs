@@ -67,11 +67,7 @@ impl Sources {
 
     /// Whom to dial now, with the number of the connection.
     pub(super) fn pick(&mut self, now: Time) -> Vec<(SourceId, Source)> {
-        let mut linked = self
-            .nodes
-            .values()
-            .filter(|entry| !entry.links.is_empty())
-            .count();
+        let mut linked = self.linked();
         let links_max = if self.nodes.len() <= FEW_NODES { 2 } else { 1 };
         let mut dial = Vec::new();
         let mut candidates: Vec<_> = self
@@ -108,14 +104,24 @@ impl Sources {
         dial
     }
 
-    /// When somebody may be dialled again.
+    /// When somebody may be dialled again; never, while as many are linked as may be.
     pub(super) fn deadline(&self) -> Option<Time> {
+        if self.linked() >= NODES_MAX {
+            return None;
+        }
         let waiting = |entry: &&Entry| entry.links.is_empty() && !entry.is_banned && !entry.is_gone;
         self.nodes
             .values()
             .filter(waiting)
             .map(|entry| entry.not_before)
             .min()
+    }
+
+    fn linked(&self) -> usize {
+        self.nodes
+            .values()
+            .filter(|entry| !entry.links.is_empty())
+            .count()
     }
 
     /// A node has delivered a chunk: whatever went wrong with it before is forgiven.
@@ -157,7 +163,13 @@ mod tests {
         assert_eq!(subject.pick(Time(0)).len(), 2);
         assert_eq!(subject.pick(Time(0)), []);
         (2..100).for_each(|number| subject.learn(source(number)));
+        assert_eq!(subject.deadline(), Some(Time(0)));
         assert_eq!(subject.pick(Time(0)).len(), NODES_MAX - 1);
+        assert_eq!(
+            subject.deadline(),
+            None,
+            "nobody waits for a place that nobody has"
+        );
     }
 
     #[test]
