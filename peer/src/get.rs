@@ -7,6 +7,7 @@ mod connection;
 mod fetch;
 mod prefix;
 mod sources;
+mod verifier;
 
 use crate::{
     event::{Done, Event, Events, Share},

@@ -22,6 +22,7 @@ pub mod run;
 pub mod scheduler;
 pub mod serve;
 pub mod session;
+mod sha256;
 pub mod store;
 pub mod time;
 pub mod tls;

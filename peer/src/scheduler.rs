@@ -464,9 +464,13 @@ impl Scheduler {
     }
 
     /// The rarest of the first wanted chunks that a source has; among equals any. An origin is spared while
-    /// others fetch: it is asked for what no other source has.
+    /// others fetch: it is asked for what no other source has. While nobody else fetches, it is simply the first, so
+    /// that the file's hash follows from memory.
     fn pick(&mut self, id: SourceId, others_fetch: bool) -> Option<u32> {
         let source = &self.sources[&id];
+        if !others_fetch {
+            return self.wanted.intersection(&source.have).next();
+        }
         let is_spared = others_fetch && source.is_origin;
         let origins = self
             .sources

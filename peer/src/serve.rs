@@ -118,7 +118,7 @@ impl Server {
         let mut audiences = self.audiences();
         let audience = audiences
             .entry(slot.id())
-            .or_insert_with(|| Audience::new(chunks, self.share.range(chunks)));
+            .or_insert_with(|| Audience::new(chunks, self.share.chunks(chunks)));
         if have.len() == chunks {
             audience.join(asker, have);
         }

@@ -114,7 +114,7 @@ impl Node {
             down,
             scheduler,
             have,
-            audience: Audience::new(chunks, 0..chunks),
+            audience: Audience::new(chunks, (0..chunks).step_by(1)),
             free_slots: SLOTS,
             waiting: Vec::new(),
             flows: VecDeque::new(),

@@ -1,8 +1,9 @@
 //! One connection of the chunk plane, seen from the node that fetches.
 //!
-//! The reader takes a chunk whole into memory, within what all connections together may hold, and gives it to a
-//! thread that hashes and writes it, while the next one is already being read and decrypted.
+//! The reader takes a chunk whole into memory, within what all connections together may hold, and gives it to the
+//! [`Verifier`](super::verifier::Verifier), while the next one is already being read and decrypted.
 
+use super::verifier::Arrival;
 use crate::{
     buffers::Buffers,
     dial::{self, Stream},
@@ -23,8 +24,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf},
-    sync::{OwnedSemaphorePermit, mpsc},
-    task::spawn_blocking,
+    sync::mpsc,
     time::timeout,
 };
 
@@ -71,28 +71,20 @@ pub(super) enum Report {
     Down(anyhow::Error),
 }
 
+/// Where connections and verifier tell what happens.
+pub(super) type Reports = mpsc::UnboundedSender<(SourceId, Report)>;
+
 /// What the connections of one fetch share.
 pub(super) struct Shared {
-    node: Arc<Node>,
-    slot: Arc<Slot>,
-    reports: mpsc::UnboundedSender<(SourceId, Report)>,
-    buffers: Buffers,
+    pub(super) node: Arc<Node>,
+    pub(super) slot: Arc<Slot>,
+    pub(super) reports: Reports,
+    pub(super) buffers: Arc<Buffers>,
+    /// The fetch holds the strong one: when it is over, nothing arrives any more.
+    pub(super) arrivals: mpsc::WeakUnboundedSender<Arrival>,
 }
 
 impl Shared {
-    pub(super) fn new(
-        node: Arc<Node>,
-        slot: Arc<Slot>,
-        reports: mpsc::UnboundedSender<(SourceId, Report)>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            node,
-            slot,
-            reports,
-            buffers: Buffers::default(),
-        })
-    }
-
     fn tell(&self, id: SourceId, report: Report) {
         // When the fetch is over, nobody wants to know.
         drop(self.reports.send((id, report)));
@@ -206,7 +198,14 @@ async fn read(shared: &Arc<Shared>, id: SourceId, mut reader: ReadHalf<Stream>) 
                 let permit = shared.node.incoming.clone().acquire_many_owned(size).await;
                 let permit = permit.context("BUG: the semaphore is never closed")?;
                 let bytes = receive(shared, id, &mut reader, size).await?;
-                store(shared, id, index, bytes, permit);
+                let arrival = Arrival {
+                    from: id,
+                    index,
+                    bytes,
+                    permit,
+                };
+                let arrivals = shared.arrivals.upgrade().context("the fetch is over")?;
+                arrivals.send(arrival).ok().context("the fetch is over")?;
             }
             other => return Err(dial::unexpected(&other)),
         }
@@ -242,25 +241,4 @@ async fn receive(
         }
     }
     Ok(bytes)
-}
-
-/// Hashes and writes a chunk on a thread of its own, and tells what became of it.
-fn store(
-    shared: &Arc<Shared>,
-    id: SourceId,
-    index: u32,
-    bytes: Vec<u8>,
-    permit: OwnedSemaphorePermit,
-) {
-    let shared = shared.clone();
-    spawn_blocking(move || {
-        let report = match shared.slot.store(index, &bytes) {
-            Ok(true) => Report::Stored(index, u32::try_from(bytes.len()).expect("a chunk's size")),
-            Ok(false) => Report::Corrupt(index),
-            Err(error) => Report::Unwritable(error),
-        };
-        shared.buffers.give_back(bytes);
-        drop(permit);
-        shared.tell(id, report);
-    });
 }

@@ -4,8 +4,10 @@ use super::{
     connection::{self, Command, Report, Shared},
     prefix::Prefix,
     sources::Sources,
+    verifier::Verifier,
 };
 use crate::{
+    buffers::Buffers,
     event::{Event as Told, Events, Phase, Progress, Share},
     failure::{Exit, Failure},
     framed,
@@ -24,12 +26,12 @@ use anyhow::{Context as _, Result, anyhow};
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    sync::{Arc, mpsc as std_mpsc},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
     sync::mpsc,
-    task::{JoinHandle, JoinSet, spawn_blocking},
+    task::{JoinSet, spawn_blocking},
     time::sleep_until,
 };
 
@@ -119,11 +121,22 @@ impl Fetch {
         timeout: Duration,
         shares: &mut Vec<Share>,
     ) -> Result<Hash, Failure> {
-        let (wake, woken) = std_mpsc::channel();
-        let prefix = Prefix::resume(self.slot.clone());
-        let hashing: JoinHandle<Result<Option<Hash>>> = spawn_blocking(move || prefix.run(&woken));
-        let (told, mut reports) = mpsc::unbounded_channel();
-        let shared = Shared::new(self.node.clone(), self.slot.clone(), told);
+        let (reports, mut told) = mpsc::unbounded_channel();
+        let (arriving, arrivals) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            node: self.node.clone(),
+            slot: self.slot.clone(),
+            reports: reports.clone(),
+            buffers: Arc::new(Buffers::default()),
+            arrivals: arriving.downgrade(),
+        });
+        let verifier = Verifier {
+            prefix: Prefix::resume(self.slot.clone()),
+            arrivals,
+            buffers: shared.buffers.clone(),
+            reports,
+        };
+        let verifying = spawn_blocking(|| verifier.run());
         let mut news = self.node.news();
         let (found, mut watched) = mpsc::unbounded_channel();
         self.watch(&found, None);
@@ -133,13 +146,13 @@ impl Fetch {
             self.dial(&shared);
             let wake_at = self.deadline(progress_at.min(watch_again));
             let woke = tokio::select! {
-                Some((id, report)) = reports.recv() => Wake::Report(id, report),
+                Some((id, report)) = told.recv() => Wake::Report(id, report),
                 told = news.recv() => told.map_or_else(|_| Wake::Missed, Wake::News),
                 Some(sources) = watched.recv() => Wake::Watched(sources),
                 () = sleep_until(wake_at.into()) => Wake::Time,
             };
             match woke {
-                Wake::Report(id, report) => self.report(id, report, shares, &wake)?,
+                Wake::Report(id, report) => self.report(id, report, shares)?,
                 Wake::News(News::Connected { anchor }) => self.watch(&found, Some(anchor)),
                 Wake::News(News::Push(push)) => self.push(&push),
                 Wake::News(News::Joined { .. }) => {}
@@ -176,9 +189,14 @@ impl Fetch {
             }
         }
         self.tell_progress();
-        drop(wake);
-        let hash = hashing.await.context("BUG: hashing panicked")??;
-        Ok(hash.context("BUG: the file is whole and its hash is not")?)
+        drop(arriving);
+        if let Some(hash) = verifying.await.context("BUG: hashing panicked")? {
+            return Ok(hash);
+        }
+        while let Ok((id, report)) = told.try_recv() {
+            self.report(id, report, shares)?;
+        }
+        Err(anyhow!("BUG: the file is whole and its hash is not").into())
     }
 
     fn report(
@@ -186,7 +204,6 @@ impl Fetch {
         id: SourceId,
         report: Report,
         shares: &mut Vec<Share>,
-        wake: &std_mpsc::Sender<()>,
     ) -> Result<(), Failure> {
         match report {
             Report::Up(have) => {
@@ -206,8 +223,6 @@ impl Fetch {
             }
             Report::Stored(index, size) => {
                 self.stored(id, index, size, shares);
-                // The hash may be done, or have failed; its own end says which.
-                let _ = wake.send(());
                 self.handle(Event::Stored(id, index));
             }
             Report::Missing(index) => self.handle(Event::Missing(id, index)),

@@ -1,94 +1,127 @@
 //! The whole file's SHA-256, computed along the verified prefix while chunks arrive: no second pass at the end.
 //!
-//! The state is kept beside the marks every now and then, so that a run that continues an earlier one does not
-//! read again what that one had hashed:
+//! A chunk that comes next in the file is hashed into the prefix while it is verified, from memory; what came out of
+//! turn is read again, beside a later chunk or when nothing else is to be done. The state is kept beside the marks
+//! every now and then, so that a run that continues an earlier one does not read again what that one had hashed:
 //!
 //! ```text
-//! bytes hashed 8, big-endian · state of the hasher · SHA-256 of both
+//! bytes hashed 8 · state of the hash 32, both big-endian · SHA-256 of these 40
 //! ```
 
-use crate::store::Slot;
-use anchorage_manifest::Hash;
+use crate::{
+    sha256::{Running, update_both},
+    store::Slot,
+};
+use anchorage_manifest::{Hash, geometry::Extent};
 use anyhow::{Context as _, Result};
-use sha2::{
-    Digest as _, Sha256,
-    digest::common::hazmat::{SerializableState, SerializedState},
-};
-use std::{
-    fs,
-    os::unix::fs::FileExt as _,
-    sync::{Arc, mpsc},
-};
+use std::{fs, os::unix::fs::FileExt as _, sync::Arc};
 
 /// Bytes read at a time.
-const PIECE_SIZE: usize = 1 << 20;
+const PIECE_SIZE: usize = 256 << 10;
+
+/// Bytes that wait for a later chunk to be hashed beside it: two side by side cost little more than one.
+const PATIENCE: u64 = 16 << 20;
 
 /// Bytes hashed between two times that the state is kept.
-const KEEP_EVERY: u64 = 256 << 20;
+const KEEP_EVERY: u64 = 32 << 20;
 
 /// A hash on its way through a file.
 pub(super) struct Prefix {
     slot: Arc<Slot>,
-    hasher: Sha256,
-    hashed: u64,
+    hash: Running,
     kept: u64,
+    buffer: Vec<u8>,
 }
 
 impl Prefix {
     /// Goes on where an earlier run was, or begins.
     pub(super) fn resume(slot: Arc<Slot>) -> Self {
         let limit = verified(&slot);
-        let (hasher, hashed) = load(&slot)
-            .filter(|&(_, hashed)| hashed <= limit)
+        let hash = load(&slot)
+            .filter(|hash| hash.size() <= limit)
             .unwrap_or_default();
         Self {
             slot,
-            hasher,
-            hashed,
-            kept: hashed,
+            kept: hash.size(),
+            hash,
+            buffer: Vec::new(),
         }
     }
 
-    /// Hashes along until the file is whole, looking again whenever it is woken. None if nobody wakes it any
-    /// more. Blocks.
-    pub(super) fn run(mut self, woken: &mpsc::Receiver<()>) -> Result<Option<Hash>> {
+    /// Whether more is verified and not hashed yet than may wait.
+    pub(super) fn is_late(&self) -> bool {
+        verified(&self.slot).saturating_sub(self.hash.size()) > PATIENCE
+    }
+
+    /// Hashes a piece of what is verified already. Blocks.
+    pub(super) fn advance(&mut self) -> Result<()> {
+        self.read(PIECE_SIZE)?;
+        self.hash.update(&self.buffer);
+        self.keep_sometimes();
+        Ok(())
+    }
+
+    /// Verifies a chunk, writes it to its place and marks it; false if it does not match its hash. As many bytes of
+    /// the prefix are hashed beside it, if they are there: those of the chunk itself, where it comes next. Blocks.
+    pub(super) fn store(&mut self, index: u32, bytes: &[u8]) -> Result<bool> {
+        let mut chunk = Running::default();
+        let extent = self.slot.content().geometry().extent(index);
+        if extent.is_some_and(|Extent { offset, .. }| offset == self.hash.size()) {
+            let mut further = self.hash.clone();
+            update_both(&mut chunk, bytes, &mut further, bytes);
+            let is_stored = self.slot.store_hashed(index, bytes, chunk.finish())?;
+            if is_stored {
+                self.hash = further;
+                self.keep_sometimes();
+            }
+            return Ok(is_stored);
+        }
+        self.read(bytes.len())?;
+        update_both(&mut chunk, bytes, &mut self.hash, &self.buffer);
+        self.keep_sometimes();
+        self.slot.store_hashed(index, bytes, chunk.finish())
+    }
+
+    /// The hash of the whole file, if all of it is verified; else the state is kept for a later run. Blocks.
+    pub(super) fn finish(mut self) -> Result<Option<Hash>> {
         let size = self.slot.content().geometry().size();
-        let mut buffer = vec![0; PIECE_SIZE];
-        loop {
-            let limit = verified(&self.slot);
-            while self.hashed < limit {
-                let count = usize::try_from(limit - self.hashed)
-                    .unwrap_or(PIECE_SIZE)
-                    .min(PIECE_SIZE);
-                let bytes = &mut buffer[..count];
-                self.slot
-                    .file()
-                    .read_exact_at(bytes, self.hashed)
-                    .with_context(|| format!("cannot read {}", self.slot.path().display()))?;
-                self.hasher.update(bytes);
-                self.hashed += count as u64;
-                if self.hashed - self.kept >= KEEP_EVERY {
-                    self.keep();
-                }
-            }
-            if self.hashed == size {
-                return Ok(Some(Hash::finish(self.hasher)));
-            }
-            if woken.recv().is_err() {
-                self.keep();
-                return Ok(None);
-            }
+        if verified(&self.slot) < size {
+            self.keep();
+            return Ok(None);
+        }
+        while self.hash.size() < verified(&self.slot) {
+            self.advance()?;
+        }
+        Ok((self.hash.size() == size).then(|| self.hash.finish()))
+    }
+
+    /// Reads what comes next of what is verified into the buffer, at most `limit` bytes and perhaps none.
+    fn read(&mut self, limit: usize) -> Result<()> {
+        let behind = verified(&self.slot).saturating_sub(self.hash.size());
+        let count = usize::try_from(behind).map_or(limit, |behind| behind.min(limit));
+        self.buffer.resize(count, 0);
+        self.slot
+            .file()
+            .read_exact_at(&mut self.buffer, self.hash.size())
+            .with_context(|| format!("cannot read {}", self.slot.path().display()))
+    }
+
+    fn keep_sometimes(&mut self) {
+        if self.hash.size() - self.kept >= KEEP_EVERY {
+            self.keep();
         }
     }
 
-    /// Keeps the state; where that fails, the next run begins at the last one kept.
+    /// Keeps the state, if it is one that can be kept; where that fails, the next run begins at the last one kept.
     fn keep(&mut self) {
-        self.kept = self.hashed;
-        let mut bytes = self.hashed.to_be_bytes().to_vec();
-        bytes.extend_from_slice(&self.hasher.serialize());
-        let check = Hash::of(&bytes);
-        bytes.extend_from_slice(&check.0);
-        drop(fs::write(self.slot.prefix_path(), bytes));
+        if let Some(state) = self.hash.to_bytes() {
+            self.kept = self.hash.size();
+            let check = Hash::of(&state);
+            drop(fs::write(
+                self.slot.prefix_path(),
+                [&state[..], &check.0].concat(),
+            ));
+        }
     }
 }
 
@@ -100,18 +133,13 @@ fn verified(slot: &Slot) -> u64 {
         .map_or(geometry.size(), |extent| extent.offset)
 }
 
-fn load(slot: &Slot) -> Option<(Sha256, u64)> {
+fn load(slot: &Slot) -> Option<Running> {
     let bytes = fs::read(slot.prefix_path()).ok()?;
-    let (bytes, check) = bytes.split_last_chunk::<32>()?;
-    if Hash::of(bytes) != Hash(*check) {
+    let (state, check) = bytes.split_last_chunk::<32>()?;
+    if Hash::of(state) != Hash(*check) {
         return None;
     }
-    let (hashed, state) = bytes.split_first_chunk::<8>()?;
-    let state = SerializedState::<Sha256>::try_from(state).ok()?;
-    Some((
-        Sha256::deserialize(&state).ok()?,
-        u64::from_be_bytes(*hashed),
-    ))
+    Running::from_bytes(state.try_into().ok()?)
 }
 
 #[cfg(test)]
@@ -120,32 +148,72 @@ mod tests {
     use crate::store::{Place, Store};
     use anchorage_manifest::{Content, Geometry};
 
+    struct File {
+        bytes: Vec<u8>,
+        content: Content,
+        slot: Arc<Slot>,
+        _directory: tempfile::TempDir,
+    }
+
+    impl File {
+        fn new() -> Result<Self> {
+            let directory = tempfile::tempdir()?;
+            let bytes: Vec<u8> = (0..10_000u32).flat_map(u32::to_le_bytes).collect();
+            let geometry = Geometry::new(bytes.len() as u64, 1024)?;
+            let chunks = bytes.chunks(1024).map(Hash::of).collect();
+            let content = Content::new(geometry, Hash::of(&bytes), chunks)?;
+            let slot = Store::open(directory.path())?.create(&content, &Place::inside())?;
+            Ok(Self {
+                bytes,
+                content,
+                slot,
+                _directory: directory,
+            })
+        }
+
+        fn chunk(&self, index: u32) -> &[u8] {
+            self.bytes.chunks(1024).nth(index as usize).unwrap_or(&[])
+        }
+    }
+
     #[test]
     fn it_goes_on_where_it_was_and_reads_nothing_twice() -> Result<()> {
-        let directory = tempfile::tempdir()?;
-        let bytes: Vec<u8> = (0..10_000u32).flat_map(u32::to_le_bytes).collect();
-        let geometry = Geometry::new(bytes.len() as u64, 1024)?;
-        let chunks = bytes.chunks(1024).map(Hash::of).collect();
-        let content = Content::new(geometry, Hash::of(&bytes), chunks)?;
-        let slot = Store::open(directory.path())?.create(&content, &Place::inside())?;
-        let store =
-            |index: u32| slot.store(index, bytes.chunks(1024).nth(index as usize).unwrap_or(&[]));
+        let file = File::new()?;
+        let mut first = Prefix::resume(file.slot.clone());
         for index in (0..20).chain([25]) {
-            assert!(store(index)?);
+            assert!(first.store(index, file.chunk(index))?);
         }
-        let (wake, woken) = mpsc::channel();
-        drop(wake);
-        assert_eq!(Prefix::resume(slot.clone()).run(&woken)?, None);
-        let resumed = Prefix::resume(slot.clone());
-        assert_eq!(resumed.hashed, 20 * 1024);
+        assert_eq!(first.finish()?, None);
+        let mut resumed = Prefix::resume(file.slot.clone());
+        assert_eq!(resumed.hash.size(), 20 * 1024);
         // What was hashed is not read again: damage there does not change the result.
-        slot.file().write_all_at(b"damage", 0)?;
-        for index in 20..geometry.chunks() {
-            assert!(store(index)?);
+        file.slot.file().write_all_at(b"damage", 0)?;
+        for index in 20..file.content.geometry().chunks() {
+            assert!(resumed.store(index, file.chunk(index))?);
         }
-        assert_eq!(resumed.run(&woken)?, Some(content.sha256()));
-        fs::write(slot.prefix_path(), b"damage")?;
-        assert_eq!(Prefix::resume(slot).hashed, 0);
+        assert_eq!(resumed.finish()?, Some(file.content.sha256()));
+        fs::write(file.slot.prefix_path(), b"damage")?;
+        assert_eq!(Prefix::resume(file.slot).hash.size(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn chunks_in_any_order_and_corrupt_ones_between() -> Result<()> {
+        let file = File::new()?;
+        let mut subject = Prefix::resume(file.slot.clone());
+        let mut order: Vec<u32> = (0..file.content.geometry().chunks()).collect();
+        fastrand::Rng::with_seed(7).shuffle(&mut order);
+        for index in order {
+            let mut corrupt = file.chunk(index).to_vec();
+            corrupt[0] ^= 1;
+            assert!(!subject.store(index, &corrupt)?);
+            assert!(!file.slot.has(index));
+            assert!(subject.store(index, file.chunk(index))?);
+            if index % 3 == 0 {
+                subject.advance()?;
+            }
+        }
+        assert_eq!(subject.finish()?, Some(file.content.sha256()));
         Ok(())
     }
 }

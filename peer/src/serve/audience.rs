@@ -5,7 +5,7 @@
 //! fresh if the source has it and no asker that is connected now has it, as far as they told, or is being sent it.
 
 use anchorage_manifest::Bitmap;
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, iter::StepBy, ops::Range};
 
 /// Chunks that are looked at to see how busy an asker is.
 const BACKLOG_MAX: usize = 64;
@@ -20,7 +20,7 @@ pub(super) struct Audience {
     /// How many askers have each chunk.
     out: Vec<u32>,
     /// What this source gives out.
-    share: Range<u32>,
+    share: StepBy<Range<u32>>,
     fresh: Bitmap,
     /// Chunks of the source when `fresh` was last made.
     known: u32,
@@ -35,7 +35,7 @@ struct Asker {
 
 impl Audience {
     /// Nobody yet, of a content with so many chunks, of which those in `share` are given out.
-    pub(super) fn new(chunks: u32, share: Range<u32>) -> Self {
+    pub(super) fn new(chunks: u32, share: StepBy<Range<u32>>) -> Self {
         let fresh = Bitmap::empty(chunks);
         Self {
             askers: BTreeMap::new(),
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn every_chunk_goes_out_once_before_any_goes_out_twice() {
         let have = Bitmap::full(10);
-        let mut subject = Audience::new(10, 5..10);
+        let mut subject = Audience::new(10, (5..10).step_by(1));
         for asker in 0..3 {
             subject.join(asker, &Bitmap::empty(10));
         }
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn who_passes_on_has_less_to_pass_on() {
         let have = Bitmap::full(10);
-        let mut subject = Audience::new(10, 0..10);
+        let mut subject = Audience::new(10, (0..10).step_by(1));
         (0..4).for_each(|asker| subject.join(asker, &Bitmap::empty(10)));
         assert_eq!(
             [subject.take(0, &have), subject.take(0, &have)],
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn what_askers_have_is_not_fresh_until_they_leave() {
         let have = Bitmap::full(4);
-        let mut subject = Audience::new(4, 0..4);
+        let mut subject = Audience::new(4, (0..4).step_by(1));
         let mut theirs = Bitmap::empty(4);
         theirs.insert(0);
         subject.join(1, &theirs);
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn what_the_source_gets_later_is_fresh_then() {
         let mut have = Bitmap::empty(3);
-        let mut subject = Audience::new(3, 0..3);
+        let mut subject = Audience::new(3, (0..3).step_by(1));
         subject.join(1, &Bitmap::empty(3));
         assert_eq!(subject.take(1, &have), None);
         have.insert(2);

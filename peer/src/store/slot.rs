@@ -150,7 +150,12 @@ impl Slot {
 
     /// Verifies a chunk, writes it to its place and marks it; false if it does not match its hash. Blocks.
     pub fn store(&self, index: u32, bytes: &[u8]) -> Result<bool> {
-        if !self.matches(index, bytes) {
+        self.store_hashed(index, bytes, Hash::of(bytes))
+    }
+
+    /// [`Slot::store`] for a caller who has hashed the bytes already. Blocks.
+    pub(crate) fn store_hashed(&self, index: u32, bytes: &[u8], hash: Hash) -> Result<bool> {
+        if !self.matches(index, bytes.len(), hash) {
             return Ok(false);
         }
         if self.has(index) {
@@ -198,7 +203,9 @@ impl Slot {
                 .extent(index)
                 .context("chunk past the end")?;
             let bytes = &mut buffer[..extent.size as usize];
-            if file.read_exact_at(bytes, extent.offset).is_ok() && self.matches(index, bytes) {
+            if file.read_exact_at(bytes, extent.offset).is_ok()
+                && self.matches(index, bytes.len(), Hash::of(bytes))
+            {
                 good.push(index);
             }
         }
@@ -301,10 +308,10 @@ impl Slot {
         self.state().file.clone()
     }
 
-    fn matches(&self, index: u32, bytes: &[u8]) -> bool {
+    fn matches(&self, index: u32, size: usize, hash: Hash) -> bool {
         let extent = self.content.geometry().extent(index);
-        extent.is_some_and(|extent| extent.size as usize == bytes.len())
-            && self.content.chunks()[index as usize] == Hash::of(bytes)
+        extent.is_some_and(|extent| extent.size as usize == size)
+            && self.content.chunks()[index as usize] == hash
     }
 
     fn learn(&self, index: u32) {

@@ -1,0 +1,210 @@
+//! SHA-256 (FIPS 180-4) of two things side by side.
+//!
+//! A processor's SHA instructions wait for one another: one core hashes two independent streams in little more
+//! time than one. A chunk and the whole file are two such streams, and they are hashed together wherever both are to
+//! be hashed: when a file is published, and when it arrives. Where a processor lacks the instructions, `sha2` does
+//! one after the other.
+
+#[cfg(target_arch = "x86_64")]
+mod pair;
+
+use anchorage_manifest::Hash;
+use sha2::block_api::compress256;
+
+/// Bytes of a block.
+const BLOCK_SIZE: usize = 64;
+
+/// A hash on its way through a stream; its state can be kept between two blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Running {
+    state: [u32; 8],
+    /// Bytes so far.
+    size: u64,
+    /// The bytes after the last whole block; the rest of the array means nothing.
+    rest: [u8; BLOCK_SIZE],
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        Self {
+            state: [
+                0x6a09_e667,
+                0xbb67_ae85,
+                0x3c6e_f372,
+                0xa54f_f53a,
+                0x510e_527f,
+                0x9b05_688c,
+                0x1f83_d9ab,
+                0x5be0_cd19,
+            ],
+            size: 0,
+            rest: [0; BLOCK_SIZE],
+        }
+    }
+}
+
+impl Running {
+    /// Bytes hashed so far.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Goes on with `bytes`.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        let bytes = self.complete_block(bytes);
+        let (blocks, rest) = bytes.as_chunks();
+        compress256(&mut self.state, blocks);
+        self.size += (bytes.len() - rest.len()) as u64;
+        self.keep_rest(rest);
+    }
+
+    /// The hash of everything.
+    pub(crate) fn finish(mut self) -> Hash {
+        let bits = self.size.wrapping_mul(8);
+        let filled = self.filled();
+        // A one, zeros up to the end of a block but eight bytes, and there the number of bits.
+        let mut padding = [0; 2 * BLOCK_SIZE];
+        padding[0] = 0x80;
+        let zeros_end = if filled < BLOCK_SIZE - 8 {
+            BLOCK_SIZE - 8
+        } else {
+            2 * BLOCK_SIZE - 8
+        } - filled;
+        padding[zeros_end..zeros_end + 8].copy_from_slice(&bits.to_be_bytes());
+        self.update(&padding[..zeros_end + 8]);
+        let mut hash = [0; 32];
+        for (word, bytes) in self.state.iter().zip(hash.as_chunks_mut::<4>().0) {
+            *bytes = word.to_be_bytes();
+        }
+        Hash(hash)
+    }
+
+    /// The state, if it is between two blocks: bytes hashed so far and eight words, all big-endian.
+    pub(crate) fn to_bytes(&self) -> Option<[u8; 40]> {
+        if self.filled() > 0 {
+            return None;
+        }
+        let mut bytes = [0; 40];
+        let (size, state) = bytes.split_at_mut(8);
+        size.copy_from_slice(&self.size.to_be_bytes());
+        for (word, bytes) in self.state.iter().zip(state.as_chunks_mut::<4>().0) {
+            *bytes = word.to_be_bytes();
+        }
+        Some(bytes)
+    }
+
+    /// A state that was kept; none if it cannot be one.
+    pub(crate) fn from_bytes(bytes: &[u8; 40]) -> Option<Self> {
+        let (size, state) = bytes.split_first_chunk::<8>()?;
+        let mut running = Self {
+            size: u64::from_be_bytes(*size),
+            ..Self::default()
+        };
+        for (word, bytes) in running.state.iter_mut().zip(state.as_chunks::<4>().0) {
+            *word = u32::from_be_bytes(*bytes);
+        }
+        (running.filled() == 0).then_some(running)
+    }
+
+    /// Bytes after the last whole block.
+    fn filled(&self) -> usize {
+        usize::try_from(self.size % BLOCK_SIZE as u64).expect("below 64")
+    }
+
+    /// Fills a block that has begun; what of `bytes` it does not need.
+    fn complete_block<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let filled = self.filled();
+        if filled == 0 {
+            return bytes;
+        }
+        let (now, later) = bytes.split_at(bytes.len().min(BLOCK_SIZE - filled));
+        self.rest[filled..filled + now.len()].copy_from_slice(now);
+        self.size += now.len() as u64;
+        if self.filled() == 0 {
+            compress256(&mut self.state, &[self.rest]);
+        }
+        later
+    }
+
+    /// Begins a block that is not whole yet.
+    fn keep_rest(&mut self, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.rest[..rest.len()].copy_from_slice(rest);
+            self.size += rest.len() as u64;
+        }
+    }
+}
+
+/// Goes on with two hashes, each with bytes of its own.
+///
+/// Side by side as far as both stand between two blocks and have blocks left; the rest one after the other.
+pub(crate) fn update_both(
+    one: &mut Running,
+    mut bytes_of_one: &[u8],
+    other: &mut Running,
+    mut bytes_of_other: &[u8],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if one.filled() == 0 && other.filled() == 0 {
+        let blocks = bytes_of_one.len().min(bytes_of_other.len()) / BLOCK_SIZE;
+        let (now, later) = bytes_of_one.split_at(blocks * BLOCK_SIZE);
+        let (now_of_other, later_of_other) = bytes_of_other.split_at(blocks * BLOCK_SIZE);
+        let states = [&mut one.state, &mut other.state];
+        if pair::compress(states, [now.as_chunks().0, now_of_other.as_chunks().0]) {
+            one.size += now.len() as u64;
+            other.size += now.len() as u64;
+            (bytes_of_one, bytes_of_other) = (later, later_of_other);
+        }
+    }
+    one.update(bytes_of_one);
+    other.update(bytes_of_other);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// `sha2` is the oracle.
+        #[test]
+        fn any_two_streams_in_any_pieces_hash_to_what_they_are(
+            one in proptest::collection::vec(any::<u8>(), 0..700),
+            other in proptest::collection::vec(any::<u8>(), 0..700),
+            cuts in proptest::collection::vec((0usize..200, 0usize..200), 0..8),
+        ) {
+            let (mut first, mut second) = (Running::default(), Running::default());
+            let (mut rest, mut rest_of_other) = (&one[..], &other[..]);
+            for (cut, cut_of_other) in cuts {
+                let (now, later) = rest.split_at(cut.min(rest.len()));
+                let (now_of_other, later_of_other) =
+                    rest_of_other.split_at(cut_of_other.min(rest_of_other.len()));
+                update_both(&mut first, now, &mut second, now_of_other);
+                (rest, rest_of_other) = (later, later_of_other);
+            }
+            update_both(&mut first, rest, &mut second, rest_of_other);
+            prop_assert_eq!(first.size(), one.len() as u64);
+            prop_assert_eq!(first.finish(), Hash::of(&one));
+            prop_assert_eq!(second.finish(), Hash::of(&other));
+        }
+
+        #[test]
+        fn a_state_that_was_kept_goes_on(blocks in 0usize..5, rest in 0usize..200) {
+            let bytes: Vec<u8> = (0..=255).cycle().take(blocks * 64 + rest).collect();
+            let mut running = Running::default();
+            running.update(&bytes[..blocks * 64]);
+            let kept = running.to_bytes().and_then(|kept| Running::from_bytes(&kept));
+            prop_assert_eq!(kept.as_ref(), Some(&running));
+            running.update(&bytes[blocks * 64..]);
+            prop_assert_eq!(running.to_bytes().is_some(), rest % 64 == 0);
+            prop_assert_eq!(running.finish(), Hash::of(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_state_within_a_block_is_none() {
+        let mut kept = Running::default().to_bytes().expect("between two blocks");
+        kept[7] = 1;
+        assert_eq!(Running::from_bytes(&kept), None);
+    }
+}
