@@ -1,6 +1,10 @@
 //! Dialling a source: a connection of the chunk plane, seen from the node that asks.
 
-use crate::{framed, identity::Identity, tls};
+use crate::{
+    framed,
+    identity::Identity,
+    tls::{self, Stream},
+};
 use anchorage_manifest::{
     Content, ContentId, Source,
     content::LIST_SIZE_MAX,
@@ -10,7 +14,7 @@ use anchorage_manifest::{
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use std::time::Duration;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::TlsConnector;
 
 /// How long connecting, handshake and greeting may take together.
 const DIAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -18,10 +22,7 @@ const DIAL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a list may take.
 const LIST_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A connection to a source that has been greeted.
-pub type Stream = TlsStream<TcpStream>;
-
-/// Connects to a source, which must prove that it is the node it is said to be.
+/// Connects to a source and greets it. It must prove that it is the node it is said to be.
 pub async fn dial(identity: &Identity, source: Source) -> Result<Stream> {
     let dialling = async {
         let stream = TcpStream::connect(source.address).await?;
@@ -40,7 +41,10 @@ pub async fn dial(identity: &Identity, source: Source) -> Result<Stream> {
         match framed::expect(&mut stream, FRAME_SIZE_MAX).await? {
             Answer::Welcome {
                 version: PROTOCOL_VERSION,
-            } => Ok(stream),
+            } => {
+                let (socket, connection) = stream.into_inner();
+                Stream::take_over(socket, connection)
+            }
             other => Err(unexpected(&other)),
         }
     };

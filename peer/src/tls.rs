@@ -3,6 +3,11 @@
 //! Both sides always prove their key. A dialler says which key it expects; a listener takes any and is told
 //! whose it was.
 
+mod record;
+mod stream;
+
+pub use stream::{Reader, Stream, Writer};
+
 use crate::identity::Identity;
 use anchorage_manifest::NodeId;
 use anyhow::{Context as _, Result};
@@ -55,6 +60,7 @@ pub fn server_config(identity: &Identity, alpn: &[&[u8]]) -> Result<Arc<rustls::
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
@@ -81,6 +87,7 @@ pub fn client_config(
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 

@@ -6,11 +6,11 @@
 use super::verifier::Arrival;
 use crate::{
     buffers::Buffers,
-    dial::{self, Stream},
-    framed,
+    dial, framed,
     node::Node,
     scheduler::SourceId,
     store::Slot,
+    tls::{Reader, Writer},
 };
 use anchorage_manifest::{
     Bitmap, ContentId, Source, codec,
@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::mpsc,
     time::timeout,
 };
@@ -115,7 +115,7 @@ async fn converse(
     let mut stream = dial::dial(&shared.node.identity, source).await?;
     let have = shared.slot.have();
     framed::write(&mut stream, &Ask::Interested { content, have }).await?;
-    let (reader, writer) = tokio::io::split(stream);
+    let (reader, writer) = stream.split();
     tokio::select! {
         read = read(shared, id, reader) => read,
         written = write(content, writer, commands) => written,
@@ -125,7 +125,7 @@ async fn converse(
 /// Turns commands into asks; as many in one go as there are.
 async fn write(
     content: ContentId,
-    mut writer: WriteHalf<Stream>,
+    mut writer: Writer,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<()> {
     let mut waiting = Vec::new();
@@ -150,7 +150,7 @@ async fn write(
     Ok(())
 }
 
-async fn read(shared: &Arc<Shared>, id: SourceId, mut reader: ReadHalf<Stream>) -> Result<()> {
+async fn read(shared: &Arc<Shared>, id: SourceId, mut reader: Reader) -> Result<()> {
     let geometry = shared.slot.content().geometry();
     let content = shared.slot.id();
     loop {
@@ -213,16 +213,12 @@ async fn read(shared: &Arc<Shared>, id: SourceId, mut reader: ReadHalf<Stream>) 
 }
 
 /// Reads a chunk's bytes, telling now and then that they come.
-async fn receive(
-    shared: &Shared,
-    id: SourceId,
-    reader: &mut ReadHalf<Stream>,
-    size: u32,
-) -> Result<Vec<u8>> {
+async fn receive(shared: &Shared, id: SourceId, reader: &mut Reader, size: u32) -> Result<Vec<u8>> {
     let mut bytes = shared.buffers.take(size);
     let mut filled = 0;
     let mut told = 0;
     let mut told_at = Instant::now();
+    reader.expect(bytes.len());
     while filled < bytes.len() {
         let count = reader
             .read(&mut bytes[filled..])

@@ -1,11 +1,11 @@
 //! Bringing a content's chunks to an anchor: what it lacks, pipelined, and again where a connection broke.
 
 use crate::{
-    dial::{self, Stream},
-    framed,
+    dial, framed,
     node::Node,
     session::Session,
     store::Slot,
+    tls::{Stream, Writer},
 };
 use anchorage_manifest::{
     Bitmap, codec,
@@ -15,7 +15,7 @@ use anchorage_manifest::{
 use anyhow::{Context as _, Result, bail};
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncWriteExt as _, WriteHalf},
+    io::AsyncWriteExt as _,
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -96,7 +96,7 @@ async fn attempt(
     let size = geometry.size();
     tell(size - owed, size);
     let mut count = missing.len();
-    let (mut reader, writer) = tokio::io::split(stream);
+    let (mut reader, writer) = stream.split();
     let receive = async {
         while count > 0 {
             match answer(&mut reader).await? {
@@ -126,7 +126,7 @@ async fn attempt(
 /// Sends chunks, reading the next while one is sent. Never returns but with an error: the reader knows the end.
 async fn send(
     slot: Arc<Slot>,
-    mut writer: WriteHalf<Stream>,
+    mut writer: Writer,
     missing: Vec<u32>,
 ) -> Result<std::convert::Infallible> {
     let read = |index: u32, mut bytes: Vec<u8>| {

@@ -6,7 +6,11 @@ use super::{
     outbox::{self, Item, Outbox},
     sender,
 };
-use crate::{framed, store::Place, store::Slot};
+use crate::{
+    framed,
+    store::{Place, Slot},
+    tls::{Reader, Stream},
+};
 use anchorage_manifest::{
     Bitmap, Content, ContentId, Geometry,
     limits::{FRAME_SIZE_MAX, PROTOCOL_VERSION},
@@ -16,7 +20,7 @@ use anyhow::{Context as _, Result};
 use socket2::SockRef;
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     sync::oneshot,
     task::spawn_blocking,
@@ -58,22 +62,37 @@ impl From<anyhow::Error> for End {
     }
 }
 
-struct Connection<R> {
+struct Connection {
     server: Arc<Server>,
     asker: AskerId,
-    stream: R,
+    stream: Reader,
     outbox: Arc<Outbox>,
     interests: BTreeSet<ContentId>,
     admitted: BTreeMap<ContentId, Geometry>,
 }
 
 /// Serves a connection to its end.
-pub(super) async fn run(server: Arc<Server>, stream: TlsStream<TcpStream>) {
+pub(super) async fn run(server: Arc<Server>, mut stream: TlsStream<TcpStream>) {
     let socket = SockRef::from(stream.get_ref().0);
     // Options that a kernel does not know cost speed, nothing else.
     drop(socket.set_tcp_nodelay(true));
     drop(socket.set_tcp_notsent_lowat(UNSENT_SIZE));
-    let (reader, writer) = tokio::io::split(stream);
+    if let Err(end) = greet(&mut stream).await {
+        if let End::Refused(refusal) = end {
+            let answer = Answer::Refused { refusal };
+            let explain = framed::write(&mut stream, &answer);
+            // Whoever does not take the explanation goes without.
+            if let Ok(Ok(())) = timeout(BODY_DEADLINE, explain).await {
+                drop(timeout(BODY_DEADLINE, stream.shutdown()).await);
+            }
+        }
+        return;
+    }
+    let (socket, connection) = stream.into_inner();
+    let Ok(stream) = Stream::take_over(socket, connection) else {
+        return;
+    };
+    let (reader, writer) = stream.split();
     let outbox = Arc::new(Outbox::default());
     let asker = server.asker();
     let mut connection = Connection {
@@ -101,28 +120,34 @@ pub(super) async fn run(server: Arc<Server>, stream: TlsStream<TcpStream>) {
     server.leave(asker);
 }
 
-impl<R: AsyncRead + Unpin> Connection<R> {
-    async fn read(&mut self) -> Result<(), End> {
-        match self.ask().await? {
-            Some(Ask::Hello {
-                version: PROTOCOL_VERSION,
-            }) => {
-                self.answer(Answer::Welcome {
-                    version: PROTOCOL_VERSION,
-                })?;
-            }
-            Some(Ask::Hello { .. }) => {
-                return Err(Refusal::Version {
-                    supported: PROTOCOL_VERSION,
-                }
-                .into());
-            }
-            Some(_) => {
-                return Err(Refusal::Malformed("the first message is not Hello".to_owned()).into());
-            }
-            None => return Ok(()),
+/// The first words: which protocol it is. Neither side says more before the other has answered.
+async fn greet(stream: &mut TlsStream<TcpStream>) -> Result<(), End> {
+    match ask(stream).await? {
+        Some(Ask::Hello {
+            version: PROTOCOL_VERSION,
+        }) => {
+            let version = PROTOCOL_VERSION;
+            Ok(framed::write(stream, &Answer::Welcome { version }).await?)
         }
-        while let Some(ask) = self.ask().await? {
+        Some(Ask::Hello { .. }) => {
+            let supported = PROTOCOL_VERSION;
+            Err(Refusal::Version { supported }.into())
+        }
+        Some(_) => Err(Refusal::Malformed("the first message is not Hello".to_owned()).into()),
+        None => Err(End::Gone),
+    }
+}
+
+async fn ask(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Ask>, End> {
+    match timeout(IDLE_DEADLINE, framed::read(stream, FRAME_SIZE_MAX)).await {
+        Ok(read) => Ok(read?),
+        Err(_) => Err(Refusal::Malformed("nothing was said for too long".to_owned()).into()),
+    }
+}
+
+impl Connection {
+    async fn read(&mut self) -> Result<(), End> {
+        while let Some(ask) = ask(&mut self.stream).await? {
             match ask {
                 Ask::Hello { .. } => {
                     return Err(Refusal::Malformed("Hello a second time".to_owned()).into());
@@ -165,18 +190,6 @@ impl<R: AsyncRead + Unpin> Connection<R> {
             }
         }
         Ok(())
-    }
-
-    async fn ask(&mut self) -> Result<Option<Ask>, End> {
-        match timeout(
-            IDLE_DEADLINE,
-            framed::read(&mut self.stream, FRAME_SIZE_MAX),
-        )
-        .await
-        {
-            Ok(read) => Ok(read?),
-            Err(_) => Err(Refusal::Malformed("nothing was said for too long".to_owned()).into()),
-        }
     }
 
     async fn interested(&mut self, content: ContentId, theirs: &Bitmap) -> Result<(), End> {
@@ -297,6 +310,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
 
     async fn body(&mut self, size: u32) -> Result<Vec<u8>, End> {
         let mut bytes = self.server.buffers.take(size);
+        self.stream.expect(bytes.len());
         match timeout(BODY_DEADLINE, self.stream.read_exact(&mut bytes)).await {
             Ok(Ok(_)) => {
                 self.server.traffic.count_in(bytes.len());

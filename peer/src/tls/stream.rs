@@ -1,0 +1,456 @@
+//! A TLS stream after its handshake, in two halves that do not wait for each other.
+//!
+//! The reader opens records straight into the caller's buffer, and asks the kernel to wake it for many packets at a
+//! time while it knows that they come (`SO_RCVLOWAT`); the writer seals into one buffer and gives it to the kernel
+//! in large pieces. Nodes on fast lines, and many nodes on one machine, would else spend their time waking up.
+
+use super::record::{self, HEADER_SIZE, Key, OVERHEAD_SIZE, Opened, PLAIN_SIZE_MAX};
+use anyhow::{Result, ensure};
+use nix::{libc, setsockopt_impl, sockopt_impl, sys::socket::setsockopt};
+use rustls::Connection;
+use std::{
+    io::{self, ErrorKind},
+    ops::Range,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+sockopt_impl!(
+    /// Receive low-water mark, in bytes (socket(7)).
+    RcvLowat,
+    SetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_RCVLOWAT,
+    usize
+);
+
+/// Least and most bytes that are received at a time.
+const RECEIVE_SIZE: Range<usize> = 20 << 10..256 << 10;
+
+/// Records that are sealed before the kernel is given any of them.
+const SEND_RECORDS: usize = 4;
+
+/// Sealed bytes that wait for more before the kernel is given them.
+const SEND_SIZE_MIN: usize = PLAIN_SIZE_MAX;
+
+/// Bytes of the sender's buffer: what may wait, and as many records.
+const SEND_BUFFER_SIZE: usize =
+    SEND_SIZE_MIN + SEND_RECORDS * (HEADER_SIZE + PLAIN_SIZE_MAX + OVERHEAD_SIZE);
+
+/// Least and most bytes that a wake-up waits for.
+const WAKE_SIZE: Range<usize> = 2 << 10..64 << 10;
+
+/// Time between two wake-ups that is neither too short nor too long.
+const WAKE_EVERY: Range<Duration> = Duration::from_millis(5)..Duration::from_millis(20);
+
+/// A TLS stream after its handshake.
+pub struct Stream {
+    reader: Reader,
+    writer: Writer,
+}
+
+/// The half that receives.
+pub struct Reader {
+    socket: OwnedReadHalf,
+    key: Key,
+    buffer: Vec<u8>,
+    /// What of the buffer came and is not opened yet.
+    cipher: Range<usize>,
+    /// What of the buffer is opened and not taken yet.
+    plain: Range<usize>,
+    is_ended: bool,
+    /// Bytes of the stream that surely still come.
+    expected: usize,
+    wakes: Wakes,
+}
+
+/// How many bytes a wake-up waits for.
+struct Wakes {
+    /// What the kernel was told last.
+    low_water: usize,
+    /// What is right at the rate at which bytes come.
+    size: usize,
+    slept_at: Instant,
+}
+
+/// The half that sends. What is small waits for more until it is flushed.
+pub struct Writer {
+    socket: OwnedWriteHalf,
+    key: Key,
+    buffer: Vec<u8>,
+    /// What of the buffer is sealed and not sent yet.
+    sealed: Range<usize>,
+    is_ended: bool,
+}
+
+impl Stream {
+    /// Takes a stream over from rustls at a moment when nothing is on its way: each side waits for the other's next
+    /// word, or is about to say its own.
+    pub fn take_over(socket: TcpStream, connection: impl Into<Connection>) -> Result<Self> {
+        let mut connection = connection.into();
+        let state = connection.process_new_packets()?;
+        ensure!(
+            state.plaintext_bytes_to_read() == 0 && !connection.wants_write(),
+            "the other side spoke out of turn"
+        );
+        let keys = connection.dangerous_extract_secrets()?;
+        let (receiving, sending) = socket.into_split();
+        Ok(Self {
+            reader: Reader {
+                socket: receiving,
+                key: Key::new(keys.rx)?,
+                buffer: Vec::new(),
+                cipher: 0..0,
+                plain: 0..0,
+                is_ended: false,
+                expected: 0,
+                wakes: Wakes {
+                    low_water: 1,
+                    size: 4 * WAKE_SIZE.start,
+                    slept_at: Instant::now(),
+                },
+            },
+            writer: Writer {
+                socket: sending,
+                key: Key::new(keys.tx)?,
+                buffer: Vec::new(),
+                sealed: 0..0,
+                is_ended: false,
+            },
+        })
+    }
+
+    /// The two halves.
+    pub fn split(self) -> (Reader, Writer) {
+        (self.reader, self.writer)
+    }
+}
+
+impl Reader {
+    /// Says that so many more bytes surely come, whatever they are: there is no need to be woken for every few.
+    pub fn expect(&mut self, count: usize) {
+        self.expected = count;
+    }
+
+    /// Opens the next record, into `out` if it fits there; false if it is not there whole.
+    fn open(&mut self, out: &mut ReadBuf<'_>) -> io::Result<bool> {
+        let Some(size) = record::size(&self.buffer[self.cipher.clone()])? else {
+            return Ok(false);
+        };
+        let record = self.cipher.start..self.cipher.start + size;
+        if record.end > self.cipher.end {
+            return Ok(false);
+        }
+        self.cipher.start = record.end;
+        let plain_size_max = size - HEADER_SIZE - OVERHEAD_SIZE;
+        let start = record.start + HEADER_SIZE;
+        let opened = if plain_size_max < out.remaining() {
+            // One byte more: that of the record's type.
+            let room = out.initialize_unfilled_to(plain_size_max + 1);
+            let opened = self.key.open_into(&self.buffer[record], room)?;
+            if let Opened::Data(size) = opened {
+                out.advance(size);
+                self.expected = self.expected.saturating_sub(size);
+            }
+            opened
+        } else {
+            let opened = self.key.open_in_place(&mut self.buffer[record])?;
+            if let Opened::Data(size) = opened {
+                self.plain = start..start + size;
+            }
+            opened
+        };
+        self.is_ended = opened == Opened::End;
+        Ok(true)
+    }
+
+    /// Hands out what is opened.
+    fn take(&mut self, out: &mut ReadBuf<'_>) {
+        let count = self.plain.len().min(out.remaining());
+        out.put_slice(&self.buffer[self.plain.start..][..count]);
+        self.plain.start += count;
+        self.expected = self.expected.saturating_sub(count);
+    }
+
+    /// Receives more; nothing is opened and not taken.
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.buffer.copy_within(self.cipher.clone(), 0);
+        self.cipher = 0..self.cipher.len();
+        if self.buffer.is_empty() {
+            self.buffer.resize(RECEIVE_SIZE.start, 0);
+        }
+        let mut room = ReadBuf::new(&mut self.buffer[self.cipher.end..]);
+        let received = Pin::new(&mut self.socket).poll_read(context, &mut room);
+        let (count, left) = (room.filled().len(), room.remaining());
+        if received.is_pending() {
+            // What lies here sealed has at most as many bytes of the stream.
+            let coming = self.expected.saturating_sub(self.cipher.len());
+            self.wakes.sleep(&self.socket, coming);
+        }
+        ready!(received)?;
+        if count == 0 {
+            return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
+        }
+        self.cipher.end += count;
+        if left == 0 {
+            let size = (2 * self.buffer.len()).min(RECEIVE_SIZE.end);
+            self.buffer.resize(size, 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Wakes {
+    /// Before it sleeps, the reader says when to wake it. `coming` bytes surely come.
+    fn sleep(&mut self, socket: &OwnedReadHalf, coming: usize) {
+        if coming > 0 {
+            let now = Instant::now();
+            let slept = now.duration_since(self.slept_at);
+            self.slept_at = now;
+            if slept < WAKE_EVERY.start {
+                self.size = (2 * self.size).min(WAKE_SIZE.end);
+            } else if slept > WAKE_EVERY.end {
+                self.size = (self.size / 2).max(WAKE_SIZE.start);
+            }
+        }
+        let wanted = self.size.min(coming).max(1);
+        if wanted < self.low_water || wanted >= 2 * self.low_water {
+            self.low_water = wanted;
+            // A kernel that does not know it wakes the reader more often, nothing else.
+            let _ = setsockopt(socket.as_ref(), RcvLowat, &wanted);
+        }
+    }
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = out.filled().len();
+        while out.remaining() > 0 && !self.is_ended {
+            if !self.plain.is_empty() {
+                self.take(out);
+            } else if !self.open(out)? {
+                if out.filled().len() > before {
+                    break;
+                }
+                ready!(self.poll_receive(context))?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Writer {
+    fn seal(
+        &mut self,
+        seal: impl FnOnce(&mut Key, &mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            self.buffer.resize(SEND_BUFFER_SIZE, 0);
+        }
+        self.sealed.end += seal(&mut self.key, &mut self.buffer[self.sealed.end..])?;
+        Ok(())
+    }
+
+    /// Sends what is sealed.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.sealed.is_empty() {
+            let bytes = &self.buffer[self.sealed.clone()];
+            let count = ready!(Pin::new(&mut self.socket).poll_write(context, bytes))?;
+            if count == 0 {
+                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
+            }
+            self.sealed.start += count;
+        }
+        self.sealed = 0..0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Writer {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.sealed.end > SEND_SIZE_MIN {
+            ready!(self.poll_send(context))?;
+        }
+        let count = bytes.len().min(SEND_RECORDS * PLAIN_SIZE_MAX);
+        for piece in bytes[..count].chunks(PLAIN_SIZE_MAX) {
+            self.seal(|key, out| key.seal(piece, out))?;
+        }
+        if self.sealed.end > SEND_SIZE_MIN
+            && let Poll::Ready(Err(error)) = self.poll_send(context)
+        {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(context))?;
+        // Whoever flushes has nothing more to say for now; thousands of connections do not keep a buffer each.
+        self.buffer = Vec::new();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_ended {
+            if self.sealed.end > SEND_SIZE_MIN {
+                ready!(self.poll_send(context))?;
+            }
+            self.seal(Key::seal_end)?;
+            self.is_ended = true;
+        }
+        ready!(self.poll_send(context))?;
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.reader).poll_read(context, out)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.writer).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{client_config, server_config, server_name};
+    use super::*;
+    use crate::identity::Identity;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+    use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+    /// A connection whose handshake is done and that nobody has taken over yet.
+    async fn connection() -> Result<(client::TlsStream<TcpStream>, server::TlsStream<TcpStream>)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (near, far) = tokio::join!(
+            TcpStream::connect(listener.local_addr()?),
+            listener.accept()
+        );
+        let config = server_config(&Identity::from_seed([1; 32]), &[b"test"])?;
+        let accept = TlsAcceptor::from(config).accept(far?.0);
+        let config = client_config(&Identity::from_seed([2; 32]), b"test", None)?;
+        let connect = TlsConnector::from(config).connect(server_name(), near?);
+        let (client, server) = tokio::join!(connect, accept);
+        Ok((client?, server?))
+    }
+
+    fn taken_over(stream: client::TlsStream<TcpStream>) -> Result<Stream> {
+        let (socket, connection) = stream.into_inner();
+        Stream::take_over(socket, connection)
+    }
+
+    /// rustls at the other end is the oracle.
+    #[tokio::test]
+    async fn rustls_reads_what_is_written_and_the_other_way_round() -> Result<()> {
+        let (client, mut server) = connection().await?;
+        let mut client = taken_over(client)?;
+        let bytes: Vec<u8> = (0..1_000_003u32).map(|i| (i % 251) as u8).collect();
+        for size in [1, 100, PLAIN_SIZE_MAX, PLAIN_SIZE_MAX + 1, bytes.len()] {
+            let bytes = &bytes[..size];
+            let mut echo = vec![0; size];
+            let mut reply = vec![0; size];
+            let there = async {
+                client.write_all(bytes).await?;
+                client.flush().await?;
+                client.reader.expect(size);
+                client.read_exact(&mut reply).await
+            };
+            let back = async {
+                server.read_exact(&mut echo).await?;
+                server.write_all(&echo).await?;
+                server.flush().await
+            };
+            let (read, written) = tokio::join!(there, back);
+            read?;
+            written?;
+            assert!(reply == bytes, "{size} bytes there and back");
+        }
+        client.shutdown().await?;
+        assert_eq!(server.read(&mut [0; 1]).await?, 0, "a proper end");
+        server.shutdown().await?;
+        assert_eq!(client.read(&mut [0; 1]).await?, 0, "a proper end");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_is_no_proper_end() -> Result<()> {
+        let (client, server) = connection().await?;
+        let mut client = taken_over(client)?;
+        client.reader.expect(1 << 20);
+        drop(server.into_inner());
+        let error = client.read(&mut [0; 1]).await.err();
+        assert_eq!(
+            error.map(|error| error.kind()),
+            Some(ErrorKind::UnexpectedEof)
+        );
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_no_record_end_it() -> Result<()> {
+        let (client, server) = connection().await?;
+        let mut client = taken_over(client)?;
+        server
+            .into_inner()
+            .0
+            .write_all(b"GET / HTTP/1.1\r\n\r\n")
+            .await?;
+        let error = client.read(&mut [0; 1]).await.err();
+        assert_eq!(
+            error.map(|error| error.kind()),
+            Some(ErrorKind::InvalidData)
+        );
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn who_speaks_out_of_turn_is_not_taken_over() -> Result<()> {
+        let (client, mut server) = connection().await?;
+        let mut client = client;
+        server.write_all(b"too early").await?;
+        client.get_ref().0.readable().await?;
+        // As much as rustls happens to have read with something else.
+        assert_eq!(client.read(&mut [0; 3]).await?, 3);
+        assert!(taken_over(client).is_err());
+        Ok(())
+    }
+}
