@@ -133,12 +133,18 @@ impl Bitmap {
 
     /// The chunks in both sets, in order.
     pub fn intersection<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = u32> + 'a {
-        Self::ones_of(
-            self.words
-                .iter()
-                .zip(&other.words)
-                .map(|(one, two)| one & two),
-        )
+        self.intersection_from(other, 0)
+    }
+
+    /// The chunks in both sets, in order, from the word of `start` on; what is before `start` in it may come, too.
+    pub fn intersection_from<'a>(
+        &'a self,
+        other: &'a Self,
+        start: u32,
+    ) -> impl Iterator<Item = u32> + 'a {
+        let skipped = (start / 64) as usize;
+        let words = self.words.iter().zip(&other.words).skip(skipped);
+        Self::ones_of(words.map(|(one, two)| one & two)).map(move |index| index + 64 * (start / 64))
     }
 
     /// The first chunk in the set from `start` on.

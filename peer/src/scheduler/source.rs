@@ -1,0 +1,159 @@
+//! What the scheduler knows of one source: what it has, what it owes, how fast it is.
+
+use super::{SLOWER, STALL};
+use crate::time::Time;
+use anchorage_manifest::Bitmap;
+use std::time::Duration;
+
+/// Work that a source is given ahead, in time at its measured rate, on top of twice the delay of its answers.
+const AHEAD: Duration = Duration::from_millis(150);
+
+/// Most of the delay of a source's answers that counts.
+const DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// Bytes that a new source is given ahead; as many again as it delivers, until its rate is known.
+const AHEAD_SIZE_NEW: u64 = 64 << 10;
+
+/// Least and most bytes that a source of known rate is given ahead.
+const AHEAD_SIZE: std::ops::Range<u64> = 128 << 10..32 << 20;
+
+/// Most requests that a source is given ahead.
+const REQUESTS_MAX: usize = 256;
+
+/// One source.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) have: Bitmap,
+    /// In the order in which it was asked.
+    pub(super) owed: Vec<Owed>,
+    pub(super) owed_bytes: u64,
+    /// Chunks that it was asked to choose and has not begun to send.
+    pub(super) owed_any: u32,
+    /// Whether it had everything when it came.
+    pub(super) is_origin: bool,
+    /// Whether it may have chunks that nobody has.
+    pub(super) chooses: bool,
+    /// Bytes that it has earned to owe.
+    pub(super) window: u64,
+    /// Bytes a second, smoothed; none until something came.
+    pub(super) rate: Option<f64>,
+    pub(super) bytes_since_tick: u64,
+    pub(super) heard: Time,
+    /// Least time from a request to the begin of its answer.
+    delay: Option<Duration>,
+}
+
+/// A chunk that a source was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owed {
+    pub(super) index: u32,
+    asked: Time,
+}
+
+impl Source {
+    /// A source that comes now; it has everything or, as far as is known, nothing yet.
+    pub(super) fn new(have: &Bitmap, now: Time) -> Self {
+        Self {
+            have: Bitmap::empty(have.len()),
+            owed: Vec::new(),
+            owed_bytes: 0,
+            owed_any: 0,
+            is_origin: have.is_full(),
+            chooses: have.is_full(),
+            window: AHEAD_SIZE_NEW,
+            rate: None,
+            bytes_since_tick: 0,
+            heard: now,
+            delay: None,
+        }
+    }
+
+    /// Whether it owes something and is silent.
+    pub(super) fn has_stalled(&self, now: Time) -> bool {
+        !self.owed.is_empty() && now.since(self.heard) >= STALL
+    }
+
+    /// Whether it owes something.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.owed.is_empty() || self.owed_any > 0
+    }
+
+    /// Whether it was asked for a chunk.
+    pub(super) fn owes(&self, index: u32) -> bool {
+        self.owed.iter().any(|owed| owed.index == index)
+    }
+
+    /// It is asked for a chunk, or has chosen it.
+    pub(super) fn owe(&mut self, now: Time, index: u32, size: u64) {
+        if self.owed.is_empty() {
+            self.heard = now;
+        }
+        self.owed.push(Owed { index, asked: now });
+        self.owed_bytes += size;
+    }
+
+    /// It begins to send a chunk; false if it was not asked for that one.
+    pub(super) fn begins(&mut self, now: Time, index: u32) -> bool {
+        let Some(owed) = self.owed.iter().find(|owed| owed.index == index) else {
+            return false;
+        };
+        let delay = now.since(owed.asked);
+        self.delay = Some(self.delay.map_or(delay, |least| least.min(delay)));
+        true
+    }
+
+    /// It owes a chunk no longer; false if it did not.
+    pub(super) fn settle(&mut self, index: u32, size: u64) -> bool {
+        let place = self.owed.iter().position(|owed| owed.index == index);
+        if let Some(place) = place {
+            self.owed.remove(place);
+            self.owed_bytes -= size;
+        }
+        place.is_some()
+    }
+
+    /// Takes what came in the last `seconds` into its rate.
+    pub(super) fn measure(&mut self, seconds: f64) {
+        if self.bytes_since_tick > 0 {
+            let rate = self.bytes_since_tick as f64 / seconds;
+            self.rate = Some(self.rate.map_or(rate, |old| old.mul_add(0.5, rate * 0.5)));
+            self.bytes_since_tick = 0;
+        }
+    }
+
+    /// Whether it can be asked for one more.
+    pub(super) fn has_room(&self, chunk_size: u32) -> bool {
+        let owed = self.owed.len() + self.owed_any as usize;
+        let owed_bytes = self.owed_bytes + u64::from(self.owed_any) * u64::from(chunk_size);
+        let fits = owed_bytes + u64::from(chunk_size) <= self.ahead();
+        owed < 2 || (fits && owed < REQUESTS_MAX)
+    }
+
+    /// Seconds that what it owes would take, if a thief of this rate may take it away; nothing if not.
+    pub(super) fn wait(&self, now: Time, thief: Option<f64>) -> f64 {
+        if self.has_stalled(now) {
+            return f64::INFINITY;
+        }
+        match (self.rate, thief) {
+            (Some(theirs), Some(ours)) if theirs * SLOWER < ours => self.owed_bytes as f64 / theirs,
+            _ => 0.0,
+        }
+    }
+
+    /// How many bytes it may owe: slow start as in TCP, bounded by its rate times its delay, and something on top
+    /// so that it never runs dry.
+    fn ahead(&self) -> u64 {
+        let Some(rate) = self.rate else {
+            return self.window.min(AHEAD_SIZE.end);
+        };
+        let time = AHEAD + 2 * self.delay.unwrap_or_default().min(DELAY_MAX);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped"
+        )]
+        let filled = (rate * time.as_secs_f64()) as u64;
+        self.window
+            .min(filled.clamp(AHEAD_SIZE.start, AHEAD_SIZE.end))
+    }
+}

@@ -1,0 +1,224 @@
+//! What the scheduler promises.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+const CHUNK: u32 = 1 << 20;
+
+fn geometry(chunks: u32) -> Geometry {
+    Geometry::new(u64::from(chunks) * u64::from(CHUNK), CHUNK).expect("within limits")
+}
+
+fn scheduler(chunks: u32) -> Scheduler {
+    Scheduler::new(geometry(chunks), Bitmap::empty(chunks), 1)
+}
+
+fn ms(ms: u64) -> Time {
+    Time(1000 * ms)
+}
+
+fn gets(actions: &[Action]) -> Vec<(SourceId, u32)> {
+    actions
+        .iter()
+        .filter_map(|action| {
+            if let Action::Get(id, i) = *action {
+                Some((id, i))
+            } else {
+                None
+            }
+        })
+        .collect()
+}
+
+/// A source joins that is asked by index only.
+fn join(subject: &mut Scheduler, now: Time, id: SourceId, have: &Bitmap, out: &mut Vec<Action>) {
+    subject.bitmap(now, id, have);
+    subject.handle(now, Event::Exhausted(id), out);
+}
+
+#[test]
+fn a_chunk_is_asked_of_one_source_at_a_time() {
+    let mut subject = scheduler(4);
+    let mut out = Vec::new();
+    join(&mut subject, ms(0), 1, &Bitmap::full(4), &mut out);
+    join(&mut subject, ms(0), 2, &Bitmap::full(4), &mut out);
+    let asked = gets(&out);
+    assert_eq!(asked.len(), 4, "two each");
+    let distinct: BTreeSet<u32> = asked.iter().map(|&(_, index)| index).collect();
+    assert_eq!(distinct.len(), 4);
+}
+
+#[test]
+fn the_rarest_comes_first() {
+    let mut subject = scheduler(100);
+    let mut common = Bitmap::full(100);
+    common.remove(70);
+    let mut out = Vec::new();
+    subject.bitmap(ms(0), 1, &common);
+    subject.bitmap(ms(0), 2, &common);
+    join(&mut subject, ms(0), 3, &Bitmap::full(100), &mut out);
+    assert!(gets(&out).contains(&(3, 70)), "{out:?}");
+}
+
+#[test]
+fn a_source_that_stalls_is_robbed_and_then_dropped() {
+    let mut subject = scheduler(2);
+    let mut out = Vec::new();
+    join(&mut subject, ms(0), 1, &Bitmap::full(2), &mut out);
+    assert_eq!(gets(&out).len(), 2);
+    out.clear();
+    join(&mut subject, ms(10), 2, &Bitmap::full(2), &mut out);
+    assert_eq!(out, [], "nothing is asked twice without need");
+    subject.handle(ms(1000), Event::Tick, &mut out);
+    let robbed = gets(&out);
+    assert_eq!(robbed.len(), 1);
+    assert_eq!(robbed[0].0, 2);
+    out.clear();
+    subject.handle(ms(1001), Event::Stored(2, robbed[0].1), &mut out);
+    assert!(out.contains(&Action::Cancel(1, robbed[0].1)), "{out:?}");
+    out.clear();
+    subject.handle(ms(10_000), Event::Tick, &mut out);
+    assert!(out.contains(&Action::Drop(1)), "{out:?}");
+}
+
+#[test]
+fn a_liar_is_blamed_and_its_work_given_to_others() {
+    let mut subject = scheduler(1);
+    let mut out = Vec::new();
+    join(&mut subject, ms(0), 1, &Bitmap::full(1), &mut out);
+    join(&mut subject, ms(0), 2, &Bitmap::full(1), &mut out);
+    let (liar, _) = gets(&out)[0];
+    out.clear();
+    subject.handle(ms(1), Event::Corrupt(liar, 0), &mut out);
+    assert_eq!(out, [Action::Blame(liar, 0), Action::Get(3 - liar, 0)]);
+}
+
+#[test]
+fn a_source_is_given_more_ahead_as_it_delivers() {
+    let mut subject = scheduler(1000);
+    let mut out = Vec::new();
+    join(&mut subject, ms(0), 1, &Bitmap::full(1000), &mut out);
+    assert_eq!(gets(&out).len(), 2);
+    let first = gets(&std::mem::take(&mut out));
+    for (id, index) in first {
+        subject.handle(ms(1), Event::Stored(id, index), &mut out);
+    }
+    assert_eq!(gets(&out).len(), 2);
+    for (id, index) in gets(&std::mem::take(&mut out)) {
+        subject.handle(ms(2), Event::Stored(id, index), &mut out);
+    }
+    assert_eq!(gets(&out).len(), 4, "its window has grown to four chunks");
+}
+
+#[test]
+fn a_full_source_chooses_while_others_fetch_and_is_asked_by_index_when_exhausted() {
+    let mut subject = scheduler(100);
+    let mut out = Vec::new();
+    let mut partial = Bitmap::empty(100);
+    partial.insert(9);
+    subject.handle(ms(0), Event::Bitmap(2, partial), &mut out);
+    subject.handle(ms(0), Event::Bitmap(1, Bitmap::full(100)), &mut out);
+    assert_eq!(out, [Action::Get(2, 9), Action::Any(1), Action::Any(1)]);
+    out.clear();
+    subject.handle(ms(1), Event::Chosen(1, 40), &mut out);
+    subject.handle(ms(1), Event::Stored(1, 40), &mut out);
+    assert_eq!(out, [Action::Any(1)], "one more for one that came");
+    out.clear();
+    subject.handle(ms(2), Event::Exhausted(1), &mut out);
+    assert_eq!(
+        out,
+        [],
+        "it is about to choose once more, as far as is known"
+    );
+    subject.handle(ms(2), Event::Exhausted(1), &mut out);
+    assert!(
+        matches!(out[..], [Action::Get(1, _), Action::Get(1, _)]),
+        "{out:?}"
+    );
+}
+
+/// What a fake source does with a request.
+#[derive(Clone, Copy, Debug)]
+enum Mood {
+    Honest,
+    Silent,
+    Lying,
+    Leaving,
+    Forgetful,
+}
+
+fn mood() -> impl Strategy<Value = Mood> {
+    prop_oneof![
+        3 => Just(Mood::Honest),
+        1 => Just(Mood::Silent),
+        1 => Just(Mood::Lying),
+        1 => Just(Mood::Leaving),
+        1 => Just(Mood::Forgetful),
+    ]
+}
+
+proptest! {
+    /// If one honest source has everything, the rest may do what they like.
+    #[test]
+    fn it_finishes_whatever_the_others_do(
+        chunks in 0u32..80,
+        seed: u64,
+        others in prop::collection::vec((mood(), any::<u64>()), 0..8),
+    ) {
+        let mut subject = Scheduler::new(geometry(chunks), Bitmap::empty(chunks), seed);
+        let mut moods = vec![Mood::Honest];
+        let mut out = Vec::new();
+        subject.handle(ms(0), Event::Bitmap(0, Bitmap::full(chunks)), &mut out);
+        for (mood, bits) in others {
+            let mut have = Bitmap::empty(chunks);
+            for index in (0..chunks).filter(|index| bits >> (index % 64) & 1 == 1) {
+                have.insert(index);
+            }
+            subject.handle(ms(0), Event::Bitmap(moods.len() as u64, have), &mut out);
+            moods.push(mood);
+        }
+        let mut now = ms(0);
+        let mut steps = 0;
+        while !subject.is_done() {
+            steps += 1;
+            prop_assert!(steps < 2000, "it does not finish: {:?}", subject);
+            now = now + Duration::from_millis(100);
+            let actions = std::mem::take(&mut out);
+            for action in actions {
+                let (id, chosen) = match action {
+                    Action::Get(id, index) => (id, Some(index)),
+                    Action::Any(id) => (id, None),
+                    Action::Cancel(..) | Action::Drop(_) | Action::Blame(..) => continue,
+                };
+                let mood = moods[usize::try_from(id).expect("few")];
+                let index = match (chosen, subject.wanted.first(), mood) {
+                    (Some(index), _, _) => index,
+                    (None, _, Mood::Silent) => continue,
+                    (None, Some(index), Mood::Honest | Mood::Lying) => {
+                        subject.handle(now, Event::Chosen(id, index), &mut out);
+                        index
+                    }
+                    _ => {
+                        subject.handle(now, Event::Exhausted(id), &mut out);
+                        continue;
+                    }
+                };
+                let event = match mood {
+                    Mood::Honest => {
+                        subject.handle(now, Event::Received(id, u64::from(CHUNK)), &mut out);
+                        Event::Stored(id, index)
+                    }
+                    Mood::Silent => continue,
+                    Mood::Lying => Event::Corrupt(id, index),
+                    Mood::Leaving => Event::Gone(id),
+                    Mood::Forgetful => Event::Missing(id, index),
+                };
+                subject.handle(now, event, &mut out);
+            }
+            subject.handle(now, Event::Tick, &mut out);
+        }
+        prop_assert!(subject.asked.iter().all(|&asked| asked == 0));
+        prop_assert_eq!(subject.deadline(), None);
+    }
+}
