@@ -3,12 +3,13 @@
 //! Each connection has a reader, which takes asks and never touches a file, and behind its `outbox` a
 //! `sender`, which reads the next piece from the disk while the last one is encrypted and sent.
 
-mod audience;
+pub mod audience;
 mod connection;
+mod grant;
 mod outbox;
 mod sender;
 mod share;
-mod slots;
+pub mod slots;
 
 pub use share::Share;
 
@@ -18,6 +19,7 @@ use crate::{
 };
 use anchorage_manifest::{Bitmap, ContentId, Geometry, limits::CHUNK_SIZE_MAX};
 use audience::{AskerId, Audience};
+use grant::Waiting;
 use slots::Slots;
 use std::{
     collections::BTreeMap,
@@ -69,7 +71,7 @@ pub struct Server {
     traffic: Traffic,
     incoming: Arc<Semaphore>,
     buffers: Buffers,
-    slots: Mutex<Slots>,
+    slots: Mutex<Slots<Waiting>>,
     audiences: Mutex<BTreeMap<ContentId, Audience>>,
     share: Share,
     next_asker: AtomicU64,

@@ -1,70 +1,118 @@
-//! The world of the simulator: lines, connections and upload slots in virtual time, around the real scheduler.
+//! The world of the simulator: nodes, connections and their messages in virtual time, around the real scheduler, the
+//! real memory behind `Any` and the real upload slots. What lines do stands in `sim_lines`.
 //!
-//! A line sends one piece at a time, in turn for each chunk that has a slot; a piece then waits for the receiver's line.
-//! Of a connection only so many pieces may be on their way, as a TCP window allows. What is said (asks, news)
-//! takes the latency and no bandwidth. Headers are not counted: the rates are those of payload.
+//! A getter needs some round trips to an anchor before it asks for anything, and some for every connection. Whoever
+//! has stored a chunk is listed by the anchors, and dialled by all who know fewer than `LINKS_MAX` others.
+//! What is said takes no bandwidth, but waits behind the chunks that are on the same lines.
 //!
-//! Serving follows peer/src/serve: a few chunks at a time, whole; who waits longest is next, and of those who let the
-//! source choose the one with the smallest backlog, in the very same `Audience`. A connection waits for one slot
-//! at a time. Nobody is dialled again, which matters only where somebody stalls, and here nobody does.
+//! Not simulated: loss, the way TCP finds its rate, processors, disks, and nodes that are dialled again.
 
-use crate::sim_model::{Connection, Item, Node, Outcome, Piece, Scenario, What};
+use crate::{
+    sim_node::{Connection, Item, Link, Node, NodeNumber, What},
+    sim_scenario::{Fate, Outcome, SECOND, Scenario},
+};
 use anchorage_manifest::{Bitmap, Geometry, Hash};
 use anchorage_peer::{
     scheduler::{Action, Event, Scheduler},
+    serve::Share,
     time::Time,
 };
 use sha2::{Digest as _, Sha256};
-use std::{cmp::Reverse, collections::BinaryHeap, mem};
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+    mem,
+    rc::Rc,
+};
 
-/// Nodes that a getter asks, the origin included.
-const SOURCES_MAX: usize = 24;
+/// Nodes that a getter asks, the anchors included.
+const LINKS_MAX: usize = 24;
 
-/// Nanoseconds that news wait for others.
-const NEWS_BATCH: u64 = 20_000_000;
+/// Nanoseconds that news and acks wait for others.
+const BATCH: u64 = 20_000_000;
 
-/// Within so many nanoseconds all getters start.
-const START_SPREAD: u64 = 20_000_000;
+/// Nanoseconds between two looks for others, while there are too few.
+const LOOK_EVERY: u64 = 20_000_000;
 
-/// Smallest piece in bytes, and most pieces of a chunk.
-const PIECE: (u32, u32) = (16 << 10, 8);
-
-/// Pieces of one connection that may be on their way.
-const WINDOW: u32 = 4;
+/// Round trips to an anchor before a getter dials anybody for chunks, and before a connection is up.
+const TRIPS: (u32, u32) = (10, 3);
 
 /// Everything.
 pub(crate) struct World {
-    geometry: Geometry,
-    latency: u64,
-    piece: u32,
-    now: u64,
+    pub(crate) geometry: Geometry,
+    pub(crate) latency: u64,
+    /// Bytes that a line sends at a time.
+    pub(crate) piece: u32,
+    pub(crate) now: u64,
     sequence: u64,
-    heap: BinaryHeap<Reverse<(u64, u64, What)>>,
-    nodes: Vec<Node>,
-    connections: Vec<Connection>,
+    heap: BinaryHeap<Reverse<Entry>>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) connections: Vec<Connection>,
+    anchors: usize,
+    /// Who has something, in the order in which the anchors heard of it.
+    holders: Vec<NodeNumber>,
+    /// How many of `holders` each node has looked at.
+    looked: Vec<usize>,
+    rng: fastrand::Rng,
     actions: Vec<Action>,
+    /// Chunks that the getters lack before they are at half; none left when they are.
+    until_half: u64,
+    half: Option<(u64, Vec<u64>)>,
+    unfinished: usize,
 }
 
-/// Runs a scenario to its end. The same scenario gives the same outcome.
-pub(crate) fn run(scenario: &Scenario) -> Outcome {
+/// Something that will happen; what was planned first is first among what happens at the same time.
+struct Entry {
+    time: u64,
+    sequence: u64,
+    what: What,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.time, self.sequence).cmp(&(other.time, other.sequence))
+    }
+}
+
+/// Runs a scenario until all who count have everything, or `patience` nanoseconds. The same scenario gives the
+/// same outcome.
+pub(crate) fn run(scenario: &Scenario, patience: u64) -> Outcome {
     let mut world = World::new(scenario);
     let mut digest = Sha256::new();
     let mut events = 0;
-    while let Some(Reverse((now, _, what))) = world.heap.pop() {
-        world.now = now;
+    while world.unfinished > 0
+        && let Some(Reverse(Entry { time, what, .. })) = world.heap.pop()
+        && time <= patience
+    {
+        world.now = time;
         events += 1;
-        digest.update(now.to_be_bytes());
-        digest.update(format!("{what:?}"));
+        let (kind, subject, operand) = what.operands();
+        let mut bytes = [0; 25];
+        bytes[0] = kind;
+        bytes[1..9].copy_from_slice(&time.to_le_bytes());
+        bytes[9..17].copy_from_slice(&(subject as u64).to_le_bytes());
+        bytes[17..].copy_from_slice(&operand.to_le_bytes());
+        digest.update(bytes);
         world.happen(what);
     }
-    let done = |node: &Node| node.finished.map(|at| at as f64 / 1e9);
-    assert!(
-        world.nodes.iter().all(|node| node.audience.is_empty()),
-        "BUG: who is done asks nobody"
-    );
     Outcome {
-        finished: world.nodes[1..].iter().map(done).collect(),
-        origin_bytes: world.nodes[0].sent,
+        finished: world.nodes.iter().map(|node| node.finished).collect(),
+        half: world.half,
+        sent: world.nodes.iter().map(|node| node.sent).collect(),
         events,
         digest: Hash(digest.finalize().into()),
     }
@@ -74,86 +122,87 @@ impl World {
     fn new(scenario: &Scenario) -> Self {
         let (geometry, mut rng) = (scenario.geometry, fastrand::Rng::with_seed(scenario.seed));
         let chunks = geometry.chunks();
-        let nodes = scenario.up.iter().zip(&scenario.down).enumerate();
-        let nodes = nodes.map(|(number, (&up, &down))| {
-            let have = if number == 0 {
-                Bitmap::full(chunks)
-            } else {
-                Bitmap::empty(chunks)
-            };
+        let anchors = scenario.hosts.iter().filter(|host| host.is_anchor).count();
+        let nodes = scenario.hosts.iter().enumerate().map(|(number, &host)| {
+            if host.is_anchor {
+                let share = Share::whole().part(number, anchors).chunks(chunks);
+                return Node::new(host, Bitmap::full(chunks), share, None);
+            }
+            let have = Bitmap::empty(chunks);
             let scheduler = Scheduler::new(geometry, have.clone(), rng.u64(..));
-            Node::new((up, down), have, (number > 0).then_some(scheduler))
+            Node::new(host, have, (0..chunks).step_by(1), Some(scheduler))
         });
+        let nodes: Vec<Node> = nodes.collect();
         let mut world = Self {
             geometry,
             latency: scenario.latency,
-            piece: PIECE.0.max(geometry.chunk_size().div_ceil(PIECE.1)),
+            piece: piece_size(geometry),
             now: 0,
             sequence: 0,
             heap: BinaryHeap::new(),
-            nodes: nodes.collect(),
             connections: Vec::new(),
+            anchors,
+            holders: Vec::new(),
+            looked: vec![0; nodes.len()],
             actions: Vec::new(),
+            until_half: 0,
+            half: None,
+            unfinished: scenario.hosts.iter().filter(|host| host.counts).count(),
+            nodes,
+            rng,
         };
-        for asker in 1..world.nodes.len() {
-            let start = rng.u64(..START_SPREAD);
-            let others = (1..world.nodes.len()).filter(|&other| other != asker);
-            for source in std::iter::once(0).chain(rng.choose_multiple(others, SOURCES_MAX - 1)) {
-                let number = world.connections.len();
-                world.connections.push(Connection::new(asker, source));
-                world.nodes[asker].asks.push(number);
-                world.nodes[source].asked_by.push(number);
-                world.at(start, What::Dialled(number));
+        for number in anchors..world.nodes.len() {
+            if world.nodes[number].host.fate != Fate::Starts {
+                world.until_half += u64::from(chunks);
+                let start = world.rng.u64(..=scenario.spread);
+                world.at(start, What::Start(number));
             }
         }
+        world.until_half /= 2;
         world
     }
 
-    fn at(&mut self, time: u64, what: What) {
+    pub(crate) fn at(&mut self, time: u64, what: What) {
         self.sequence += 1;
-        self.heap.push(Reverse((time, self.sequence, what)));
-    }
-
-    /// Something that is heard at the other end.
-    fn say(&mut self, what: What) {
-        self.at(self.now + self.latency, what);
+        self.heap.push(Reverse(Entry {
+            time,
+            sequence: self.sequence,
+            what,
+        }));
     }
 
     fn happen(&mut self, what: What) {
         match what {
-            What::Dialled(number) => {
-                let Connection { asker, source, .. } = self.connections[number];
-                let have = self.nodes[asker].have.clone();
-                self.nodes[source].audience.join(number as u64, &have);
-                self.say(What::Bitmap(number));
+            What::Start(node) => self.start(node),
+            What::Look(node) => self.look(node),
+            What::Answered(link, left) => self.answered(link, left),
+            What::Bitmap(link, have) => {
+                self.tell(link, Event::Bitmap(link as u64, Bitmap::clone(&have)));
             }
-            What::Bitmap(number) => {
-                let have = self.nodes[self.connections[number].source].have.clone();
-                self.tell(number, Event::Bitmap(number as u64, have));
+            What::NewsOfSource(link, chunks) => {
+                self.tell(link, Event::Have(link as u64, chunks.to_vec()));
             }
-            What::NewsOfSource(number, chunks) => {
-                self.tell(number, Event::Have(number as u64, chunks));
-            }
-            What::NewsOfAsker(number, chunks) => {
-                let Connection { source, closed, .. } = self.connections[number];
+            What::NewsOfAsker(link, chunks) => {
+                let Connection { source, closed, .. } = self.connections[link];
                 if !closed {
                     let audience = &mut self.nodes[source].audience;
                     chunks
-                        .into_iter()
-                        .for_each(|index| audience.has(number as u64, index));
+                        .iter()
+                        .for_each(|&index| audience.has(link as u64, index));
                 }
             }
-            What::Exhausted(number) => {
-                self.connections[number].chooses = false;
-                self.tell(number, Event::Exhausted(number as u64));
+            What::Exhausted(link) => {
+                self.connections[link].chooses = false;
+                self.tell(link, Event::Exhausted(link as u64));
             }
-            What::Missing(number, index) => {
-                self.tell(number, Event::Missing(number as u64, index));
-            }
-            What::Asked(number, item) => self.asked(number, item),
+            What::Missing(link, index) => self.tell(link, Event::Missing(link as u64, index)),
+            What::Broken(link) => self.close(link),
+            What::Asked(link, item) => self.asked(link, item),
+            What::Patience(link, serial) => self.lose_patience(link, serial),
             What::PieceSent(node) => self.piece_sent(node),
-            What::PieceCame(number, piece) => self.piece_came(number, piece),
+            What::PieceCame(link, piece) => self.piece_came(link, piece),
             What::News(node) => self.news(node),
+            What::Listed(node) => self.holders.push(node),
             What::Tick(node) => {
                 self.nodes[node].ticks = false;
                 self.handle(node, Event::Tick);
@@ -161,19 +210,94 @@ impl World {
         }
     }
 
-    /// Gives the asking node of a connection an event, unless it has ended.
-    fn tell(&mut self, number: usize, event: Event) {
-        if !self.connections[number].closed {
-            self.handle(self.connections[number].asker, event);
+    fn start(&mut self, node: NodeNumber) {
+        self.nodes[node].started = Some(self.now);
+        for anchor in 0..self.anchors {
+            self.dial(node, anchor, TRIPS.0 + TRIPS.1);
         }
     }
 
-    fn handle(&mut self, node: usize, event: Event) {
-        let Some(scheduler) = &mut self.nodes[node].scheduler else {
+    fn dial(&mut self, asker: NodeNumber, source: NodeNumber, trips: u32) {
+        let link = self.connections.len();
+        self.connections.push(Connection::new(asker, source));
+        self.nodes[asker].asks.push(link);
+        self.nodes[source].asked_by.push(link);
+        self.round_trip(link, trips);
+    }
+
+    fn answered(&mut self, link: Link, left: u32) {
+        let Connection {
+            asker,
+            source,
+            closed,
+            ..
+        } = self.connections[link];
+        if closed {
+            return;
+        }
+        if left == TRIPS.1 && source == 0 {
+            self.at(self.now, What::Look(asker));
+        }
+        if left > 0 {
+            self.round_trip(link, left - 1);
+            return;
+        }
+        self.connections[link].is_up = true;
+        let have = self.nodes[asker].have.clone();
+        self.nodes[source].audience.join(link as u64, &have);
+        let have = Rc::new(self.nodes[source].have.clone());
+        self.say_to_asker(link, What::Bitmap(link, have));
+    }
+
+    /// Dials those who have come since the last look, as many as there is room for.
+    fn look(&mut self, node: NodeNumber) {
+        let Node {
+            finished, is_dead, ..
+        } = self.nodes[node];
+        let linked = |world: &Self| {
+            let links = world.nodes[node].asks.iter();
+            links
+                .filter(|&&link| !world.connections[link].closed)
+                .count()
+        };
+        let mut room = LINKS_MAX.saturating_sub(linked(self));
+        if finished.is_some() || is_dead || room == 0 {
+            return;
+        }
+        let mut new = self.holders.split_off(self.looked[node]);
+        let known = new.clone();
+        self.looked[node] += new.len();
+        self.rng.shuffle(&mut new);
+        self.holders.extend(known);
+        for other in new {
+            if room > 0 && other != node && !self.nodes[other].is_dead {
+                self.dial(node, other, TRIPS.1);
+                room -= 1;
+            }
+        }
+        self.at(self.now + LOOK_EVERY, What::Look(node));
+    }
+
+    /// Gives the asking node of a connection an event, unless it has ended.
+    pub(crate) fn tell(&mut self, link: Link, event: Event) {
+        if !self.connections[link].closed {
+            self.handle(self.connections[link].asker, event);
+        }
+    }
+
+    fn handle(&mut self, node: NodeNumber, event: Event) {
+        let now = Time(self.now / 1_000);
+        let Node {
+            scheduler: Some(scheduler),
+            finished: None,
+            is_dead: false,
+            ..
+        } = &mut self.nodes[node]
+        else {
             return;
         };
         let mut actions = mem::take(&mut self.actions);
-        scheduler.handle(Time(self.now / 1_000), event, &mut actions);
+        scheduler.handle(now, event, &mut actions);
         let deadline = scheduler.deadline();
         for action in actions.drain(..) {
             let (id, item) = match action {
@@ -182,13 +306,13 @@ impl World {
                 Action::Cancel(id, index) => (id, Some(Item::Cancel(index))),
                 Action::Drop(id) | Action::Blame(id, _) => (id, None),
             };
-            let number = usize::try_from(id).expect("a connection's number");
+            let link = usize::try_from(id).expect("a connection's number");
             match item {
                 Some(item) => {
-                    self.connections[number].chooses |= item == Item::Any;
-                    self.say(What::Asked(number, item));
+                    self.connections[link].chooses |= item == Item::Any;
+                    self.say_to_source(link, What::Asked(link, item));
                 }
-                None => self.close(number),
+                None => self.close(link),
             }
         }
         self.actions = actions;
@@ -199,184 +323,100 @@ impl World {
         }
     }
 
-    fn asked(&mut self, number: usize, item: Item) {
-        let connection = &mut self.connections[number];
-        match item {
-            _ if connection.closed => {}
-            Item::Cancel(index) => connection.queue.retain(|item| *item != Item::Chunk(index)),
-            item => {
-                connection.queue.push_back(item);
-                self.serve(number);
+    /// A chunk is stored.
+    pub(crate) fn store(&mut self, link: Link, index: u32) {
+        let node = self.connections[link].asker;
+        if self.nodes[node].have.insert(index) {
+            if self.nodes[node].have.count() == 1 {
+                let heard = self.now + BATCH + self.queued(node) + self.latency;
+                self.at(heard, What::Listed(node));
             }
-        }
-    }
-
-    /// Gets in line for a slot, if there is something to send and nothing of this connection is being sent.
-    fn serve(&mut self, number: usize) {
-        let connection = &mut self.connections[number];
-        if connection.current.is_some() || connection.closed {
-            return;
-        }
-        connection.current = connection.queue.pop_front();
-        if connection.current.is_some() {
-            let node = &mut self.nodes[connection.source];
-            node.waiting.push(number);
-            if node.free_slots > 0 {
-                node.free_slots -= 1;
-                self.grant(self.connections[number].source);
+            self.nodes[node].news.push(index);
+            if self.nodes[node].news.len() == 1 {
+                self.at(self.now + BATCH, What::News(node));
             }
-        }
-    }
-
-    /// Gives a slot to whoever is next.
-    fn grant(&mut self, source: usize) {
-        loop {
-            let connections = &self.connections;
-            let node = &mut self.nodes[source];
-            node.waiting.retain(|&number| !connections[number].closed);
-            let audience = &node.audience;
-            let next =
-                node.waiting.iter().enumerate().min_by_key(|&(_, &number)| {
-                    match connections[number].current {
-                        Some(Item::Any) => audience.backlog(number as u64),
-                        _ => 0,
-                    }
-                });
-            let Some((place, &number)) = next else {
-                node.free_slots += 1;
-                return;
-            };
-            node.waiting.remove(place);
-            let index = match self.connections[number].current {
-                Some(Item::Chunk(index)) => {
-                    node.audience.has(number as u64, index);
-                    Some(index)
+            if self.until_half > 0 && self.nodes[node].host.fate != Fate::Starts {
+                self.until_half -= 1;
+                if self.until_half == 0 {
+                    self.halfway();
                 }
-                _ => node.audience.take(number as u64, &node.have),
-            };
-            match index.and_then(|index| Some((index, self.geometry.extent(index)?))) {
-                Some((index, extent)) if node.have.contains(index) => {
-                    node.flows.push_back(number);
-                    self.connections[number].flow = Some((index, extent.size));
-                    self.pump(source);
-                    return;
-                }
-                Some((index, _)) => self.say(What::Missing(number, index)),
-                None => self.say(What::Exhausted(number)),
             }
-            // The slot goes to the next; this connection may get in line behind the others.
-            self.connections[number].current = self.connections[number].queue.pop_front();
-            if self.connections[number].current.is_some() {
-                self.nodes[source].waiting.push(number);
-            }
+        }
+        self.tell(link, Event::Stored(link as u64, index));
+        let node = &mut self.nodes[node];
+        if node.have.is_full() && node.finished.is_none() {
+            node.finished = Some(self.now);
+            self.unfinished -= usize::from(node.host.counts);
+            let asks = node.asks.clone();
+            asks.into_iter().for_each(|link| self.close(link));
         }
     }
 
-    /// Sends the next piece, if the line is free.
-    fn pump(&mut self, source: usize) {
-        let node = &mut self.nodes[source];
-        if node.sending.is_some() {
-            return;
-        }
-        let connections = &mut self.connections;
-        let ready = |&number: &usize| connections[number].on_the_way < WINDOW;
-        let Some(place) = node.flows.iter().position(ready) else {
-            return;
+    /// The getters are at half.
+    fn halfway(&mut self) {
+        let size = self.geometry.size();
+        let lacks = |node: &Node| {
+            if node.have.is_full() {
+                0
+            } else {
+                size.saturating_sub(node.received)
+            }
         };
-        let number = node.flows.remove(place).expect("found just now");
-        let (index, left) = connections[number].flow.expect("it has a slot");
-        let whole = self.geometry.extent(index).map_or(0, |extent| extent.size);
-        let size = left.min(self.piece);
-        let piece = Piece {
-            index,
-            size,
-            is_first: left == whole,
-            is_last: left == size,
-        };
-        node.sending = Some((number, piece));
-        node.sent += u64::from(size);
-        let time = self.now + duration(size, node.up);
-        self.at(time, What::PieceSent(source));
-    }
-
-    fn piece_sent(&mut self, source: usize) {
-        let sending = self.nodes[source].sending.take();
-        let (number, piece) = sending.expect("it was being sent");
-        let connection = &mut self.connections[number];
-        connection.on_the_way += 1;
-        let receiver = &mut self.nodes[connection.asker];
-        receiver.down_free = receiver.down_free.max(self.now) + duration(piece.size, receiver.down);
-        let time = receiver.down_free + self.latency;
-        if piece.is_last {
-            (connection.flow, connection.current) = (None, None);
-            self.serve(number);
-            self.grant(source);
-        } else {
-            connection.flow = Some((
-                piece.index,
-                connection.flow.map_or(0, |flow| flow.1) - piece.size,
-            ));
-            self.nodes[source].flows.push_back(number);
-        }
-        self.at(time, What::PieceCame(number, piece));
-        self.pump(source);
-    }
-
-    fn piece_came(&mut self, number: usize, piece: Piece) {
-        let Connection { asker, source, .. } = self.connections[number];
-        self.connections[number].on_the_way -= 1;
-        let (id, index) = (number as u64, piece.index);
-        if piece.is_first {
-            self.tell(number, Event::Chosen(id, index));
-        }
-        self.tell(number, Event::Received(id, piece.size.into()));
-        if piece.is_last && !self.connections[number].closed {
-            let node = &mut self.nodes[asker];
-            if node.have.insert(index) {
-                node.news.push(index);
-                if node.news.len() == 1 {
-                    self.at(self.now + NEWS_BATCH, What::News(asker));
-                }
-            }
-            self.tell(number, Event::Stored(id, index));
-            let node = &mut self.nodes[asker];
-            if node.have.is_full() && node.finished.is_none() {
-                node.finished = Some(self.now);
-                let asks = node.asks.clone();
-                asks.into_iter().for_each(|number| self.close(number));
-            }
-        }
-        self.pump(source);
-    }
-
-    fn news(&mut self, node: usize) {
-        let news = mem::take(&mut self.nodes[node].news);
-        for number in self.nodes[node].asked_by.clone() {
-            if !self.connections[number].closed {
-                self.say(What::NewsOfSource(number, news.clone()));
-            }
-        }
-        for number in self.nodes[node].asks.clone() {
-            if self.connections[number].chooses && !self.connections[number].closed {
-                self.say(What::NewsOfAsker(number, news.clone()));
+        self.half = Some((self.now, self.nodes.iter().map(lacks).collect()));
+        for number in 0..self.nodes.len() {
+            match self.nodes[number].host.fate {
+                Fate::Stays => {}
+                Fate::Starts => self.at(self.now, What::Start(number)),
+                Fate::Stalls => self.nodes[number].has_stalled = true,
+                Fate::Dies => self.die(number),
             }
         }
     }
 
-    /// Ends a connection; a chunk that is being sent is sent to its end.
-    fn close(&mut self, number: usize) {
-        if !mem::replace(&mut self.connections[number].closed, true) {
-            let Connection { asker, source, .. } = self.connections[number];
-            self.nodes[source].audience.leave(number as u64);
-            self.connections[number].queue.clear();
-            if self.nodes[asker].finished.is_none() {
-                self.handle(asker, Event::Gone(number as u64));
+    fn die(&mut self, number: NodeNumber) {
+        let node = &mut self.nodes[number];
+        node.is_dead = true;
+        let (asks, asked_by) = (node.asks.clone(), node.asked_by.clone());
+        asks.into_iter().for_each(|link| self.close(link));
+        for link in asked_by {
+            self.at(self.now + self.latency, What::Broken(link));
+        }
+    }
+
+    fn news(&mut self, node: NodeNumber) {
+        let news: Rc<[u32]> = mem::take(&mut self.nodes[node].news).into();
+        for place in 0..self.nodes[node].asked_by.len() {
+            let link = self.nodes[node].asked_by[place];
+            if self.connections[link].is_up && !self.connections[link].closed {
+                self.say_to_asker(link, What::NewsOfSource(link, news.clone()));
             }
+        }
+        for place in 0..self.nodes[node].asks.len() {
+            let link = self.nodes[node].asks[place];
+            if self.connections[link].chooses && !self.connections[link].closed {
+                self.say_to_source(link, What::NewsOfAsker(link, news.clone()));
+            }
+        }
+    }
+
+    /// Ends a connection, and what was being sent on it.
+    pub(crate) fn close(&mut self, link: Link) {
+        if !mem::replace(&mut self.connections[link].closed, true) {
+            let Connection { asker, source, .. } = self.connections[link];
+            self.nodes[source].audience.leave(link as u64);
+            self.clear(link);
+            self.handle(asker, Event::Gone(link as u64));
         }
     }
 }
 
-/// Nanoseconds that so many bytes take.
-fn duration(size: u32, rate: u64) -> u64 {
-    u64::from(size) * 1_000_000_000 / rate
+/// Bytes that a line sends at a time: as few as TCP sends in one go, but no more pieces than a chunk needs to be
+/// shared out fairly.
+fn piece_size(geometry: Geometry) -> u32 {
+    (16 << 10).max(geometry.chunk_size().div_ceil(8))
+}
+
+/// Nanoseconds that so many bytes take on a line.
+pub(crate) fn duration(size: u64, rate: u64) -> u64 {
+    size * SECOND / rate
 }

@@ -11,11 +11,11 @@ use std::{collections::BTreeMap, iter::StepBy, ops::Range};
 const BACKLOG_MAX: usize = 64;
 
 /// A connection.
-pub(super) type AskerId = u64;
+pub type AskerId = u64;
 
 /// The askers of one content.
 #[derive(Debug)]
-pub(super) struct Audience {
+pub struct Audience {
     askers: BTreeMap<AskerId, Asker>,
     /// How many askers have each chunk.
     out: Vec<u32>,
@@ -35,7 +35,7 @@ struct Asker {
 
 impl Audience {
     /// Nobody yet, of a content with so many chunks, of which those in `share` are given out.
-    pub(super) fn new(chunks: u32, share: StepBy<Range<u32>>) -> Self {
+    pub fn new(chunks: u32, share: StepBy<Range<u32>>) -> Self {
         let fresh = Bitmap::empty(chunks);
         Self {
             askers: BTreeMap::new(),
@@ -47,7 +47,7 @@ impl Audience {
     }
 
     /// Somebody asks who has these chunks already.
-    pub(super) fn join(&mut self, asker: AskerId, have: &Bitmap) {
+    pub fn join(&mut self, asker: AskerId, have: &Bitmap) {
         let chunks = u32::try_from(self.out.len()).expect("as many as a bitmap has");
         self.askers.entry(asker).or_insert_with(|| Asker {
             have: Bitmap::empty(chunks),
@@ -57,7 +57,7 @@ impl Audience {
     }
 
     /// An asker has a chunk, or is being sent it.
-    pub(super) fn has(&mut self, asker: AskerId, index: u32) {
+    pub fn has(&mut self, asker: AskerId, index: u32) {
         if self
             .askers
             .get_mut(&asker)
@@ -69,7 +69,7 @@ impl Audience {
     }
 
     /// A fresh chunk for an asker, of those that the source has.
-    pub(super) fn take(&mut self, asker: AskerId, have: &Bitmap) -> Option<u32> {
+    pub fn take(&mut self, asker: AskerId, have: &Bitmap) -> Option<u32> {
         if self.known != have.count() {
             self.known = have.count();
             for index in self.share.clone() {
@@ -91,7 +91,7 @@ impl Audience {
 
     /// How many of the chunks chosen for an asker it still has to pass on: those that less than half of all
     /// askers have. Who passes on quickly can be given more.
-    pub(super) fn backlog(&self, asker: AskerId) -> usize {
+    pub fn backlog(&self, asker: AskerId) -> usize {
         let half = u32::try_from(self.askers.len().div_ceil(2)).unwrap_or(u32::MAX);
         self.askers.get(&asker).map_or(0, |theirs| {
             // The latest are enough: what came before them has long been passed on, or never will be.
@@ -102,8 +102,16 @@ impl Audience {
         })
     }
 
+    /// Who of those who wait is next: the least. Those who let the source choose wait for those with less to pass on.
+    pub fn rank(&self, asker: AskerId, asked: Option<u32>) -> usize {
+        match asked {
+            Some(_) => 0,
+            None => self.backlog(asker),
+        }
+    }
+
     /// An asker has gone; what only it had is fresh again.
-    pub(super) fn leave(&mut self, asker: AskerId) {
+    pub fn leave(&mut self, asker: AskerId) {
         for index in self
             .askers
             .remove(&asker)
@@ -117,7 +125,7 @@ impl Audience {
     }
 
     /// Whether nobody asks.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.askers.is_empty()
     }
 }

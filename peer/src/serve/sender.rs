@@ -7,8 +7,8 @@
 use super::{
     Server,
     audience::AskerId,
+    grant::Grant,
     outbox::{Item, Outbox},
-    slots::Grant,
 };
 use crate::store::Slot;
 use anchorage_manifest::{codec, wire::Answer};
@@ -152,12 +152,12 @@ impl Loader {
                         .is_ok()
                 }
                 Item::Chunk(slot, index) => {
-                    let grant = self.server.slot(self.asker, None).await;
+                    let grant = self.server.slot(self.asker, slot.id(), Some(index)).await;
                     self.server.has(self.asker, slot.id(), index);
                     self.chunk(&slot, index, grant).await
                 }
                 Item::Any(slot) => {
-                    let grant = self.server.slot(self.asker, Some(slot.id())).await;
+                    let grant = self.server.slot(self.asker, slot.id(), None).await;
                     match self.server.choose(self.asker, &slot) {
                         Some(index) => self.chunk(&slot, index, grant).await,
                         None => self.answer(&Answer::Exhausted { content: slot.id() }).await,

@@ -2,36 +2,20 @@
 //!
 //! TCP does not share a line evenly among many connections, and a chunk that has arrived whole can be passed on
 //! while half a chunk cannot: so the source decides whose chunk goes next, and sends few at a time, whole. Who
-//! waits longest is first, except that of those who let the source choose, the one with the least to pass on is.
-
-use super::{Server, audience::AskerId};
-use anchorage_manifest::ContentId;
-use std::sync::Arc;
-use tokio::sync::oneshot;
+//! has the least rank is next; among equals, who waits longest.
 
 /// Chunks that are sent at the same time.
 const SLOTS: usize = 4;
 
 /// Slots, and those who wait for one.
-pub(super) struct Slots {
+#[derive(Debug)]
+pub struct Slots<W> {
     free: usize,
     /// In the order in which they came.
-    waiting: Vec<Waiting>,
+    waiting: Vec<W>,
 }
 
-struct Waiting {
-    asker: AskerId,
-    /// The content, if the source is to choose a chunk of it.
-    any: Option<ContentId>,
-    grant: oneshot::Sender<Grant>,
-}
-
-/// A slot; given back when it is dropped.
-pub(super) struct Grant {
-    server: Arc<Server>,
-}
-
-impl Default for Slots {
+impl<W> Default for Slots<W> {
     fn default() -> Self {
         Self {
             free: SLOTS,
@@ -40,53 +24,52 @@ impl Default for Slots {
     }
 }
 
-impl Server {
-    /// Waits for a slot: for a chunk that was asked for, or for one of `any` that is to be chosen.
-    pub(super) async fn slot(self: &Arc<Self>, asker: AskerId, any: Option<ContentId>) -> Grant {
-        let granted = {
-            let mut slots = self.slots.lock().expect("no holder of this lock panics");
-            if slots.free > 0 {
-                slots.free -= 1;
-                return Grant {
-                    server: self.clone(),
-                };
-            }
-            let (grant, granted) = oneshot::channel();
-            slots.waiting.push(Waiting { asker, any, grant });
-            granted
-        };
-        granted
-            .await
-            .expect("who waits is granted a slot sooner or later")
+impl<W> Slots<W> {
+    /// Takes a slot, if one is free; whoever gets none waits.
+    pub fn take(&mut self) -> bool {
+        let is_free = self.free > 0;
+        self.free -= usize::from(is_free);
+        is_free
     }
 
-    fn release(self: &Arc<Self>) {
-        let next = {
-            let mut slots = self.slots.lock().expect("no holder of this lock panics");
-            slots.waiting.retain(|waiting| !waiting.grant.is_closed());
-            let audiences = self.audiences();
-            let backlog = |waiting: &Waiting| {
-                let audience = waiting.any.and_then(|content| audiences.get(&content));
-                audience.map_or(0, |audience| audience.backlog(waiting.asker))
-            };
-            let first = (0..slots.waiting.len()).min_by_key(|&at| backlog(&slots.waiting[at]));
-            match first {
-                Some(at) => slots.waiting.remove(at),
-                None => {
-                    slots.free += 1;
-                    return;
-                }
+    /// Somebody waits for a slot.
+    pub fn wait(&mut self, who: W) {
+        self.waiting.push(who);
+    }
+
+    /// A slot is given back: who of those who are still there gets it. If nobody does, it is free.
+    pub fn give_back(
+        &mut self,
+        is_there: impl FnMut(&W) -> bool,
+        rank: impl FnMut(&W) -> usize,
+    ) -> Option<W> {
+        self.waiting.retain(is_there);
+        let ranks = self.waiting.iter().map(rank).enumerate();
+        match ranks.min_by_key(|&(_, rank)| rank) {
+            Some((place, _)) => Some(self.waiting.remove(place)),
+            None => {
+                self.free += 1;
+                None
             }
-        };
-        // Somebody who has gone in this moment drops the grant, which brings us here again.
-        drop(next.grant.send(Grant {
-            server: self.clone(),
-        }));
+        }
     }
 }
 
-impl Drop for Grant {
-    fn drop(&mut self) {
-        self.server.release();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_rank_is_next_and_among_equals_who_waits_longest() {
+        let mut subject = Slots::default();
+        assert_eq!((0..10).filter(|_| subject.take()).count(), SLOTS);
+        for (name, rank) in [("a", 2), ("b", 1), ("gone", 0), ("c", 1)] {
+            subject.wait((name, rank));
+        }
+        let mut next = || subject.give_back(|&(name, _)| name != "gone", |&(_, rank)| rank);
+        let order: Vec<_> = (0..4).map(|_| next().map(|(name, _)| name)).collect();
+        assert_eq!(order, [Some("b"), Some("c"), Some("a"), None]);
+        assert!(subject.take(), "what nobody waits for is free");
+        assert!(!subject.take());
     }
 }

@@ -1,0 +1,273 @@
+//! Lines, upload slots and buffers of the simulated world.
+//!
+//! A line out sends one piece at a time, in turn for each connection that has something in its buffers; a piece then
+//! waits for the receiver's line. Of a connection only so many pieces may be on their way, as a TCP window
+//! allows. A chunk holds its slot until its last byte is in the connection's buffers, as with a real socket.
+
+use crate::{
+    sim_node::{Connection, Item, Link, NodeNumber, Piece, What},
+    sim_world::{World, duration},
+};
+use anchorage_peer::scheduler::Event;
+
+/// Bytes that a connection's buffers take: what was written and has not left the host.
+const BUFFER_SIZE: u32 = 144 << 10;
+
+/// Bytes of one connection that wait in the host's queue, where everything else waits behind them.
+const QUEUE_SIZE: u32 = 128 << 10;
+
+/// Pieces of one connection that may be between the two lines.
+const WINDOW: u32 = 4;
+
+/// Nanoseconds after which a chunk gives its slot back, written or not.
+const SLOT_PATIENCE: u64 = 250_000_000;
+
+impl World {
+    /// Nanoseconds that a message waits behind what its host sends.
+    pub(crate) fn queued(&self, node: NodeNumber) -> u64 {
+        let flows = self.nodes[node].flows.iter();
+        let sizes = flows.map(|&link| u64::from(self.connections[link].buffered.min(QUEUE_SIZE)));
+        duration(sizes.sum(), self.nodes[node].host.up)
+    }
+
+    /// Nanoseconds that a message waits before the line in of its receiver.
+    fn delayed(&self, node: NodeNumber) -> u64 {
+        self.nodes[node].down_free.saturating_sub(self.now)
+    }
+
+    /// Something that the source will hear.
+    pub(crate) fn say_to_source(&mut self, link: Link, what: What) {
+        let Connection { asker, source, .. } = self.connections[link];
+        if !self.nodes[asker].has_stalled {
+            let time = self.now + self.queued(asker) + self.delayed(source) + self.latency;
+            let last = &mut self.connections[link].last[0];
+            *last = time.max(*last);
+            let time = *last;
+            self.at(time, what);
+        }
+    }
+
+    /// Something that the asker will hear; it waits behind the chunks on the same connection, too.
+    pub(crate) fn say_to_asker(&mut self, link: Link, what: What) {
+        let Connection {
+            asker,
+            source,
+            buffered,
+            ..
+        } = self.connections[link];
+        if !self.nodes[source].has_stalled {
+            let own = buffered.saturating_sub(QUEUE_SIZE);
+            let own = duration(own.into(), self.nodes[source].host.up);
+            let time = self.now + own + self.queued(source) + self.delayed(asker) + self.latency;
+            let last = &mut self.connections[link].last[1];
+            *last = time.max(*last);
+            let time = *last;
+            self.at(time, what);
+        }
+    }
+
+    /// There and back again, before anything else is said.
+    pub(crate) fn round_trip(&mut self, link: Link, left: u32) {
+        let Connection { asker, source, .. } = self.connections[link];
+        let there = self.queued(asker) + self.delayed(source);
+        let back = self.queued(source) + self.delayed(asker);
+        let time = self.now + there + back + 2 * self.latency;
+        self.at(time, What::Answered(link, left));
+    }
+
+    pub(crate) fn asked(&mut self, link: Link, item: Item) {
+        let connection = &mut self.connections[link];
+        match item {
+            _ if connection.closed => {}
+            Item::Cancel(index) => connection.queue.retain(|item| *item != Item::Chunk(index)),
+            item => {
+                connection.queue.push_back(item);
+                self.serve(link);
+            }
+        }
+    }
+
+    /// Gets in line for a slot, if there is something to send and no chunk of this connection has one.
+    fn serve(&mut self, link: Link) {
+        let connection = &mut self.connections[link];
+        if connection.waiting.is_some() || connection.holds_slot || connection.closed {
+            return;
+        }
+        connection.waiting = connection.queue.pop_front();
+        if connection.waiting.is_some() {
+            let source = connection.source;
+            if self.nodes[source].slots.take() {
+                if !self.granted(link) {
+                    self.give_back(source);
+                }
+            } else {
+                self.nodes[source].slots.wait(link);
+            }
+        }
+    }
+
+    /// Gives a slot to whoever is next.
+    fn give_back(&mut self, source: NodeNumber) {
+        loop {
+            let connections = &self.connections;
+            let node = &mut self.nodes[source];
+            let audience = &node.audience;
+            let next = node.slots.give_back(
+                |&link| !connections[link].closed,
+                |&link| {
+                    let asked = match connections[link].waiting {
+                        Some(Item::Chunk(index)) => Some(index),
+                        _ => None,
+                    };
+                    audience.rank(link as u64, asked)
+                },
+            );
+            match next {
+                Some(link) if !self.granted(link) => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// A connection has a slot; false if there is nothing to send.
+    fn granted(&mut self, link: Link) -> bool {
+        let connection = &mut self.connections[link];
+        let node = &mut self.nodes[connection.source];
+        let index = match connection.waiting.take() {
+            Some(Item::Chunk(index)) => {
+                node.audience.has(link as u64, index);
+                Some(index)
+            }
+            _ => node.audience.take(link as u64, &node.have),
+        };
+        let extent = index.and_then(|index| self.geometry.extent(index));
+        match (index, extent) {
+            (Some(index), Some(extent)) if node.have.contains(index) => {
+                if connection.buffered == 0 {
+                    node.flows.push_back(link);
+                }
+                connection.buffer.push_back((index, extent.size));
+                connection.buffered += extent.size;
+                connection.holds_slot = true;
+                connection.serial += 1;
+                let (serial, source) = (connection.serial, connection.source);
+                self.at(self.now + SLOT_PATIENCE, What::Patience(link, serial));
+                self.pump(source);
+                self.written(link);
+                return true;
+            }
+            (Some(index), _) => self.say_to_asker(link, What::Missing(link, index)),
+            (None, _) => self.say_to_asker(link, What::Exhausted(link)),
+        }
+        // The slot goes to the next; this connection gets in line behind the others.
+        let connection = &mut self.connections[link];
+        connection.waiting = connection.queue.pop_front();
+        if connection.waiting.is_some() {
+            self.nodes[connection.source].slots.wait(link);
+        }
+        false
+    }
+
+    /// Gives the slot back once all of the chunk is in the buffers.
+    fn written(&mut self, link: Link) {
+        let connection = &mut self.connections[link];
+        if connection.holds_slot && connection.buffered <= BUFFER_SIZE {
+            self.yield_slot(link);
+        }
+    }
+
+    pub(crate) fn lose_patience(&mut self, link: Link, serial: u32) {
+        let connection = &self.connections[link];
+        if connection.holds_slot && connection.serial == serial {
+            self.yield_slot(link);
+        }
+    }
+
+    fn yield_slot(&mut self, link: Link) {
+        let connection = &mut self.connections[link];
+        connection.holds_slot = false;
+        let source = connection.source;
+        self.serve(link);
+        self.give_back(source);
+    }
+
+    /// Nothing more is sent on a connection.
+    pub(crate) fn clear(&mut self, link: Link) {
+        let connection = &mut self.connections[link];
+        connection.queue.clear();
+        connection.buffer.clear();
+        connection.buffered = 0;
+        let source = connection.source;
+        self.nodes[source].flows.retain(|&flow| flow != link);
+        if std::mem::take(&mut self.connections[link].holds_slot) {
+            self.give_back(source);
+        }
+    }
+
+    /// Sends the next piece, if the line is free.
+    fn pump(&mut self, source: NodeNumber) {
+        let node = &mut self.nodes[source];
+        if node.sending.is_some() || node.has_stalled || node.is_dead {
+            return;
+        }
+        let connections = &mut self.connections;
+        let ready = |&link: &Link| connections[link].on_the_way < WINDOW;
+        let Some(place) = node.flows.iter().position(ready) else {
+            return;
+        };
+        let link = node.flows.remove(place).expect("found just now");
+        let connection = &mut connections[link];
+        let (index, left) = connection.buffer.front_mut().expect("it is in line");
+        let whole = self.geometry.extent(*index).map_or(0, |extent| extent.size);
+        let size = (*left).min(self.piece);
+        let piece = Piece {
+            index: *index,
+            size,
+            is_first: *left == whole,
+            is_last: *left == size,
+        };
+        *left -= size;
+        if piece.is_last {
+            connection.buffer.pop_front();
+        }
+        node.sending = Some((link, piece));
+        node.sent += u64::from(size);
+        let time = self.now + duration(size.into(), node.host.up);
+        self.at(time, What::PieceSent(source));
+    }
+
+    pub(crate) fn piece_sent(&mut self, source: NodeNumber) {
+        let sending = self.nodes[source].sending.take();
+        let (link, piece) = sending.expect("it was being sent");
+        let connection = &mut self.connections[link];
+        if !connection.closed && !self.nodes[source].is_dead {
+            connection.on_the_way += 1;
+            connection.buffered -= piece.size;
+            if connection.buffered > 0 {
+                self.nodes[source].flows.push_back(link);
+            }
+            let receiver = &mut self.nodes[connection.asker];
+            let begin = receiver.down_free.max(self.now);
+            receiver.down_free = begin + duration(piece.size.into(), receiver.host.down);
+            let time = receiver.down_free + self.latency;
+            self.at(time, What::PieceCame(link, piece));
+            self.written(link);
+        }
+        self.pump(source);
+    }
+
+    pub(crate) fn piece_came(&mut self, link: Link, piece: Piece) {
+        let Connection { asker, source, .. } = self.connections[link];
+        self.connections[link].on_the_way -= 1;
+        self.nodes[asker].received += u64::from(piece.size);
+        let (id, index) = (link as u64, piece.index);
+        if piece.is_first {
+            self.tell(link, Event::Chosen(id, index));
+        }
+        self.tell(link, Event::Received(id, piece.size.into()));
+        if piece.is_last && !self.connections[link].closed {
+            self.store(link, index);
+        }
+        self.pump(source);
+    }
+}
