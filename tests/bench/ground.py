@@ -34,6 +34,9 @@ def arguments(doc, runs=5):
     parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "target/release", metavar="DIR")
     parser.add_argument("--directory", default="/dev/shm", help="where files are kept meanwhile [/dev/shm]")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="writes every single run there, too")
+    parser.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="draws an SVG there")
+    parser.add_argument("--from", type=pathlib.Path, metavar="FILE", dest="from_json",
+                        help="measures nothing: table and plot of what --json has written")
     return parser
 
 
@@ -53,6 +56,12 @@ def random_file(path, size):
             digest.update(block)
             file.write(block)
     return digest.hexdigest()
+
+
+def file_hash(path):
+    """The SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def free_port():
@@ -189,8 +198,9 @@ class Memory:
         self.look()
 
 
-def measure(words, servers=(), limit=600, **options):
-    """Runs a command to its end. Wall and CPU seconds, those of the servers' trees, and peaks of memory."""
+def measure(words, servers=(), limit=600, largest_of=None, **options):
+    """Runs a command to its end. Wall and CPU seconds, those of the servers' trees, and peaks of memory: its own, and
+    that of the largest process of the servers, or of those processes of theirs that are named."""
     before = sum(cpu(server) for server in servers)
     start = time.monotonic()
     process = subprocess.Popen([str(word) for word in words], **options)
@@ -209,12 +219,13 @@ def measure(words, servers=(), limit=600, **options):
     if servers:
         time.sleep(0.05)
     own = memory.peaks.pop(process.pid)
+    others = [peak for pid, peak in memory.peaks.items() if largest_of is None or pid in largest_of]
     return {
         "wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "out": out,
         "server_cpu": sum(cpu(server) for server in servers) - before,
         "rss": own["VmHWM"], "anon": own["RssAnon"],
-        "server_rss": max((peak["VmHWM"] for peak in memory.peaks.values()), default=0),
-        "server_anon": max((peak["RssAnon"] for peak in memory.peaks.values()), default=0),
+        "server_rss": max((peak["VmHWM"] for peak in others), default=0),
+        "server_anon": max((peak["RssAnon"] for peak in others), default=0),
     }
 
 
@@ -282,7 +293,7 @@ def version(*words):
 
 
 def setting():
-    """Where and when this was measured."""
+    """Where and when this was measured, and with which Anchorage."""
     with open("/proc/cpuinfo") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     return {
@@ -290,16 +301,22 @@ def setting():
         "machine": f"{os.cpu_count()} × {models[0] if models else platform.machine()}",
         "kernel": platform.release(),
         "revision": version("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
+        "rustc": version("rustc", "--version"),
     }
 
 
 def parameters(**named):
     """Prints the parameters of a benchmark, and where it runs; gives them back."""
-    named = setting() | named
+    named = setting() | {key: str(value) for key, value in named.items()}
+    print_parameters(named)
+    return named
+
+
+def print_parameters(named):
+    """Prints parameters."""
     for key, value in named.items():
         print(f"{key.replace('_', ' ')}: {value}")
     print(flush=True)
-    return named
 
 
 def medians(runs):
@@ -308,19 +325,26 @@ def medians(runs):
             for key, value in runs[0].items() if isinstance(value, int | float)}
 
 
+def spread(runs, key, digits=2):
+    """Median, least and most of a number of some runs."""
+    values = [run[key] for run in runs]
+    middle, least, most = (f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
+    return middle if least == most else f"{middle} ({least}–{most})"
+
+
 def table(head, rows):
-    """Prints a table: the first column to the left, the others to the right."""
+    """Prints a table in Markdown: the first column to the left, the others to the right."""
     texts = [[str(cell) for cell in row] for row in [head, *rows]]
-    columns = max(len(row) for row in texts if len(row) != 2 or len(head) == 2)
-    widths = [max(len(row[at]) for row in texts if len(row) == columns) for at in range(columns)]
-    widths[0] = max(len(row[0]) for row in texts)
+    # A row with fewer cells than the head is a remark, which makes no column wider but the first.
+    whole = [row for row in texts if len(row) == len(head)]
+    widths = [max(3, *(len(row[at]) for row in whole)) for at in range(len(head))]
+    widths[0] = max(3, *(len(row[0]) for row in texts))
     for number, row in enumerate(texts):
         cells = [row[0].ljust(widths[0])]
-        # A row of two cells in a wider table is a remark.
-        cells += row[1:] if len(row) < columns else [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
-        print(" | ".join(cells).rstrip())
+        cells += row[1:] if len(row) < len(head) else [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        print(f"| {' | '.join(cells)} |")
         if number == 0:
-            print("-|-".join("-" * width for width in widths))
+            print(f"| {'-' * widths[0]} | {' | '.join('-' * (width - 1) + ':' for width in widths[1:])} |")
     print(flush=True)
 
 
@@ -329,7 +353,13 @@ def mib(size):
     return f"{size / (1 << 20):.1f}"
 
 
-def write_json(path, named, runs):
+def write_json(path, named, **parts):
     """Writes parameters and every single run, if a file was asked for."""
     if path:
-        path.write_text(json.dumps({"parameters": named, "runs": runs}, indent=1, default=str) + "\n")
+        path.write_text(json.dumps({"parameters": named, **parts}, indent=1, default=str) + "\n")
+
+
+def kept(path, *parts):
+    """Parameters, and the parts that were asked for, of what `write_json` has written."""
+    found = json.loads(path.read_text())
+    return found["parameters"], *(found[part] for part in parts)
