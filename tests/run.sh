@@ -3,7 +3,7 @@
 # .ci/run installs. Ends with one line, `run: PASSED …` or `run: FAILED …`.
 #
 #   tests/run.sh                everything
-#   tests/run.sh fmt clippy     only these steps: fmt clippy unsafe crates build test demo docs
+#   tests/run.sh fmt clippy     only these steps: fmt unsafe clippy crates build test demo bench docs
 
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -44,6 +44,7 @@ step crates tests/crates.py
 step build cargo build --workspace --bins --locked
 step test cargo test --workspace --locked --quiet
 step demo demo
+step bench tests/bench/smoke
 step docs documents
 
 [[ $steps -gt 0 ]] || { printf 'run: FAILED: no such step:%s\n' "$only"; exit 1; }

@@ -15,6 +15,7 @@ import time
 import torrents
 from ground import cpu, installed, version
 from namespaces import SWITCH_ADDRESS
+from swarm_scenarios import SCENARIOS
 
 HERE = pathlib.Path(__file__).resolve().parent
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -157,7 +158,7 @@ class Chain(System):
     """A bare relay chain in Python: every getter passes on what it gets, at once, to the next one."""
 
     name = "bare relay chain"
-    cannot = frozenset(("late", "kill-third", "slow-getter", "stall", "unplug", "stall-anchor", "two-anchors"))
+    cannot = frozenset(SCENARIOS) - {"plain"}
 
     @classmethod
     def settings(cls, _args):
