@@ -151,7 +151,8 @@ class Anchorage(System):
                 "--json", "get", NAME, "-o", self.file(number), "--serve"]
 
     def is_done(self, line):
-        return json.loads(line)["event"] == "done"
+        # Not every line of progress is worth decoding.
+        return b'"done"' in line and json.loads(line)["event"] == "done"
 
 
 class Chain(System):
