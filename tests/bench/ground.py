@@ -328,7 +328,7 @@ def medians(runs):
 def spread(runs, key, digits=2):
     """Median, least and most of a number of some runs."""
     values = [run[key] for run in runs]
-    middle, least, most = (f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
+    middle, least, most = (f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
     return middle if least == most else f"{middle} ({least}–{most})"
 
 

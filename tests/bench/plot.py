@@ -83,6 +83,8 @@ class Bars:
         def at(value):
             return left + (right - left) * value / scale[-1]
         bottom = top + 22 + 24 * len(self.values)
+        # Where there is nobody to tell it from, all is Anchorage's.
+        has_rivals = any(map(ours, self.values)) and not all(map(ours, self.values))
         out = [text(MARGIN, top + 10, self.title, 14, weight="bold")]
         for tick in scale:
             out += [line(at(tick), top + 20, at(tick), bottom, FAINT),
@@ -90,8 +92,9 @@ class Bars:
         for place, (label, of) in enumerate(self.values.items()):
             y = top + 24 + 24 * place
             middle, least, most = statistics.median(of), min(of), max(of)
-            colour = COLOURS[0] if ours(label) else "#a9b4be"
-            out += [text(left - 8, y + 13, label, 12, "end", weight="bold" if ours(label) else "normal"),
+            colour = COLOURS[0] if ours(label) or not has_rivals else "#a9b4be"
+            weight = "bold" if ours(label) and has_rivals else "normal"
+            out += [text(left - 8, y + 13, label, 12, "end", weight=weight),
                     f'<rect x="{left:.1f}" y="{y}" width="{at(middle) - left:.1f}" height="17" fill="{colour}"/>',
                     text(at(most) + 8, y + 13, number(middle), 12)]
             if most > least:
