@@ -53,8 +53,9 @@ def ticks(least, most, wanted=5):
 
 def text(x, y, words, size=13, anchor="start", colour=INK, weight="normal"):
     """A line of text."""
+    halo = 'paint-order="stroke" stroke="#ffffff" stroke-width="3"'
     return (f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{colour}" '
-            f'font-weight="{weight}" paint-order="stroke" stroke="#ffffff" stroke-width="3">{html.escape(str(words))}</text>')
+            f'font-weight="{weight}" {halo}>{html.escape(str(words))}</text>')
 
 
 def line(x1, y1, x2, y2, colour=INK, width=1.0, dash=""):
@@ -133,11 +134,13 @@ class Lines:
             return bottom - (bottom - top - 24) * (value - scale[0]) / (scale[-1] - scale[0])
         out = [text(MARGIN, top + 10, self.title, 14, weight="bold")]
         for tick in scale:
-            out += [line(left, up(tick), right, up(tick), FAINT), text(left - 8, up(tick) + 4, number(tick), 11, "end", GREY)]
+            out += [line(left, up(tick), right, up(tick), FAINT),
+                    text(left - 8, up(tick) + 4, number(tick), 11, "end", GREY)]
         for x in xs:
             out += [line(across(x), bottom, across(x), bottom + 5, GREY),
                     text(across(x), bottom + 19, f"{x:,}", 11, "middle", GREY)]
-        out += [line(left, bottom, right, bottom, GREY), text((left + right) / 2, bottom + 37, self.x_name, 12, "middle")]
+        out += [line(left, bottom, right, bottom, GREY),
+                text((left + right) / 2, bottom + 37, self.x_name, 12, "middle")]
         hues = colours([label for label in self.values if label not in self.bounds])
         hues |= {label: hues[other] for label, other in self.bounds.items()}
         ends = []
@@ -166,8 +169,9 @@ class Lines:
             room_below = top + 276 - height * (len(ends) - place)
             y = min(max(y, end - 4), room_below)
             dash = "6 4" if label in self.bounds else ""
+            weight = "bold" if ours(label) else "normal"
             out += [line(right + 10, y, right + 32, y, hues[label], 3, dash),
-                    text(right + 38, y + 4, f"{label}  {number(value)}", 12, weight="bold" if ours(label) else "normal")]
+                    text(right + 38, y + 4, f"{label}  {number(value)}", 12, weight=weight)]
             y += height
         return out
 

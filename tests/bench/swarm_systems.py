@@ -193,7 +193,8 @@ class Torrent(System):
             folder = self.place / f"seed-{host}"
             folder.mkdir()
             shutil.copyfile(self.source, folder / NAME)
-            node = Node(self.network, host, self.seed_words(host, folder), self.place / f"seed-{host}.err", self.is_done)
+            words = self.seed_words(host, folder)
+            node = Node(self.network, host, words, self.place / f"seed-{host}.err", self.is_done)
             node.wait_until_ready()
             node.go()
             processes.append(node.process)
