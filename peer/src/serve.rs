@@ -6,6 +6,7 @@
 pub mod audience;
 mod connection;
 mod grant;
+mod line;
 mod outbox;
 mod sender;
 mod share;

@@ -2,17 +2,10 @@
 
 use crate::{scheduler::SourceId, time::Time};
 use anchorage_manifest::{NodeId, Source};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 /// Nodes that are dialled at the same time. Random graphs of this degree spread a chunk in a few hops.
 const NODES_MAX: usize = 24;
-
-/// With no more nodes than this, each is dialled twice, so that two processors have something to do.
-const FEW_NODES: usize = 2;
 
 /// First and longest pause before a node is dialled again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -27,7 +20,7 @@ pub(super) struct Sources {
 #[derive(Debug)]
 struct Entry {
     address: SocketAddr,
-    links: BTreeSet<SourceId>,
+    link: Option<SourceId>,
     failures: u32,
     not_before: Time,
     is_banned: bool,
@@ -39,7 +32,7 @@ impl Sources {
     pub(super) fn learn(&mut self, source: Source) {
         let entry = self.nodes.entry(source.node).or_insert(Entry {
             address: source.address,
-            links: BTreeSet::new(),
+            link: None,
             failures: 0,
             not_before: Time::default(),
             is_banned: false,
@@ -68,7 +61,6 @@ impl Sources {
     /// Whom to dial now, with the number of the connection.
     pub(super) fn pick(&mut self, now: Time) -> Vec<(SourceId, Source)> {
         let mut linked = self.linked();
-        let links_max = if self.nodes.len() <= FEW_NODES { 2 } else { 1 };
         let mut dial = Vec::new();
         let mut candidates: Vec<_> = self
             .nodes
@@ -76,30 +68,21 @@ impl Sources {
             .filter(|(_, entry)| {
                 !entry.is_banned
                     && !entry.is_gone
-                    && entry.links.len() < links_max
+                    && entry.link.is_none()
                     && entry.not_before <= now
             })
             .collect();
         fastrand::shuffle(&mut candidates);
         for (&node, entry) in candidates {
-            if entry.links.is_empty() {
-                if linked >= NODES_MAX {
-                    continue;
-                }
-                linked += 1;
+            if linked >= NODES_MAX {
+                break;
             }
-            while entry.links.len() < links_max {
-                let id = self.next_id;
-                self.next_id += 1;
-                entry.links.insert(id);
-                dial.push((
-                    id,
-                    Source {
-                        node,
-                        address: entry.address,
-                    },
-                ));
-            }
+            linked += 1;
+            let id = self.next_id;
+            self.next_id += 1;
+            entry.link = Some(id);
+            let address = entry.address;
+            dial.push((id, Source { node, address }));
         }
         dial
     }
@@ -109,7 +92,7 @@ impl Sources {
         if self.linked() >= NODES_MAX {
             return None;
         }
-        let waiting = |entry: &&Entry| entry.links.is_empty() && !entry.is_banned && !entry.is_gone;
+        let waiting = |entry: &&Entry| entry.link.is_none() && !entry.is_banned && !entry.is_gone;
         self.nodes
             .values()
             .filter(waiting)
@@ -120,7 +103,7 @@ impl Sources {
     fn linked(&self) -> usize {
         self.nodes
             .values()
-            .filter(|entry| !entry.links.is_empty())
+            .filter(|entry| entry.link.is_some())
             .count()
     }
 
@@ -134,7 +117,9 @@ impl Sources {
     /// A connection ended.
     pub(super) fn down(&mut self, id: SourceId, node: NodeId, now: Time) {
         if let Some(entry) = self.nodes.get_mut(&node) {
-            entry.links.remove(&id);
+            if entry.link == Some(id) {
+                entry.link = None;
+            }
             let pause = BACKOFF
                 .0
                 .saturating_mul(1 << entry.failures.min(16))
@@ -157,10 +142,10 @@ mod tests {
     }
 
     #[test]
-    fn few_are_dialled_twice_many_once_and_never_too_many() {
+    fn each_is_dialled_once_and_never_too_many() {
         let mut subject = Sources::default();
         subject.learn(source(1));
-        assert_eq!(subject.pick(Time(0)).len(), 2);
+        assert_eq!(subject.pick(Time(0)).len(), 1);
         assert_eq!(subject.pick(Time(0)), []);
         (2..100).for_each(|number| subject.learn(source(number)));
         assert_eq!(subject.deadline(), Some(Time(0)));

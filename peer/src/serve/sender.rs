@@ -1,25 +1,21 @@
 //! Sending what an outbox holds: a loader, which reads files, and a writer, which knows the socket.
 //!
 //! The next piece is read from the disk while the last one is encrypted and sent. A chunk is loaded once it has
-//! one of the few slots of the process, and keeps it until its last byte is written, or until the asker turns
-//! out to be so slow that its own line is the limit, and not this node's.
+//! one of the few slots of the process, and keeps it until its last byte has left, or until the asker turns out to
+//! be so slow that its own line is the limit, and not this node's.
 
 use super::{
     Server,
     audience::AskerId,
     grant::Grant,
+    line::Leaving,
     outbox::{Item, Outbox},
 };
-use crate::store::Slot;
+use crate::{store::Slot, tls::Writer};
 use anchorage_manifest::{codec, wire::Answer};
 use anyhow::{Context as _, Result};
 use std::{mem, pin::pin, sync::Arc, time::Duration};
-use tokio::{
-    io::{AsyncWrite, AsyncWriteExt as _},
-    sync::mpsc,
-    task::spawn_blocking,
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt as _, sync::mpsc, task::spawn_blocking, time::timeout};
 
 /// Bytes that are read from a file at a time.
 const PIECE_SIZE: u32 = 256 << 10;
@@ -59,7 +55,7 @@ pub(super) async fn send(
     server: Arc<Server>,
     asker: AskerId,
     outbox: Arc<Outbox>,
-    mut stream: impl AsyncWrite + Unpin,
+    mut stream: Writer,
 ) -> Result<()> {
     let (full, mut pieces) = mpsc::channel::<Piece>(PIECES_MAX);
     let (spent, buffers) = mpsc::channel::<Vec<u8>>(PIECES_MAX + 2);
@@ -71,9 +67,25 @@ pub(super) async fn send(
     };
     let mut loading = pin!(loader.run(&outbox));
     let writing = async {
-        while let Some(mut piece) = pieces.recv().await {
+        let mut leaving = Leaving::new();
+        loop {
+            let received = tokio::select! {
+                received = pieces.recv() => received,
+                () = leaving.due() => {
+                    leaving.look(&stream);
+                    continue;
+                }
+            };
+            let Some(mut piece) = received else {
+                break;
+            };
             let is_idle = pieces.is_empty();
             write(&mut stream, &mut piece, is_idle).await?;
+            if piece.is_last
+                && let Some(slot) = piece.slot
+            {
+                leaving.push(slot, &stream);
+            }
             server.traffic.count_out(piece.body.len());
             // Where there are enough buffers already, this one is just dropped.
             drop(spent.try_send(piece.body));
@@ -90,11 +102,7 @@ pub(super) async fn send(
     }
 }
 
-async fn write(
-    stream: &mut (impl AsyncWrite + Unpin),
-    piece: &mut Piece,
-    is_idle: bool,
-) -> Result<()> {
+async fn write(stream: &mut Writer, piece: &mut Piece, is_idle: bool) -> Result<()> {
     let Piece {
         head,
         body,

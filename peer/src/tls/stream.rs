@@ -88,6 +88,7 @@ pub struct Writer {
     buffer: Vec<u8>,
     /// What of the buffer is sealed and not sent yet.
     sealed: Range<usize>,
+    written: u64,
     is_ended: bool,
 }
 
@@ -123,6 +124,7 @@ impl Stream {
                 key: Key::new(keys.tx)?,
                 buffer: Vec::new(),
                 sealed: 0..0,
+                written: 0,
                 is_ended: false,
             },
         })
@@ -252,6 +254,16 @@ impl AsyncRead for Reader {
 }
 
 impl Writer {
+    /// The socket, to be asked how its line is.
+    pub fn socket(&self) -> &TcpStream {
+        self.socket.as_ref()
+    }
+
+    /// Bytes that were sealed so far, all of which are for the kernel.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     fn seal(
         &mut self,
         seal: impl FnOnce(&mut Key, &mut [u8]) -> io::Result<usize>,
@@ -259,7 +271,9 @@ impl Writer {
         if self.buffer.is_empty() {
             self.buffer.resize(SEND_BUFFER_SIZE, 0);
         }
-        self.sealed.end += seal(&mut self.key, &mut self.buffer[self.sealed.end..])?;
+        let size = seal(&mut self.key, &mut self.buffer[self.sealed.end..])?;
+        self.sealed.end += size;
+        self.written += size as u64;
         Ok(())
     }
 
