@@ -1,6 +1,6 @@
 //! The manifest as a user sees it: release, content and holders in one JSON document.
 
-use crate::{Content, Hash, Holder, NodeId, Release, content::ContentId};
+use crate::{Content, Hash, Have, Holder, NodeId, Release, content::ContentId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -23,6 +23,18 @@ pub struct Manifest {
     pub publisher: NodeId,
     /// Every chunk, in order.
     pub chunks: Vec<ManifestChunk>,
+    /// Nodes that are not among the peers of the chunks, as there are too many to say which chunks each has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<ManifestHolder>,
+}
+
+/// A node of which only the number of chunks is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestHolder {
+    /// Its address.
+    pub address: SocketAddr,
+    /// How many chunks it has.
+    pub chunks: u32,
 }
 
 /// One chunk of a manifest.
@@ -74,6 +86,16 @@ impl Manifest {
             content: release.content,
             publisher: release.publisher,
             chunks: (0..).zip(content.chunks()).map(chunk).collect(),
+            others: holders
+                .iter()
+                .filter_map(|holder| match holder.have {
+                    Have::Chunks(_) => None,
+                    Have::Count(chunks) => Some(ManifestHolder {
+                        address: holder.source.address,
+                        chunks,
+                    }),
+                })
+                .collect(),
         }
     }
 }
@@ -97,11 +119,11 @@ mod tests {
         let holders = [
             Holder {
                 source: source(7001),
-                have: Bitmap::full(3),
+                have: Have::Chunks(Bitmap::full(3)),
             },
             Holder {
                 source: source(40001),
-                have,
+                have: Have::Chunks(have),
             },
         ];
         let release = signed(1);
@@ -112,5 +134,17 @@ mod tests {
             serde_json::from_str::<Manifest>(&json).expect("our own"),
             manifest
         );
+        let many = Holder {
+            source: source(40002),
+            have: Have::Count(2),
+        };
+        let manifest = Manifest::new(release.unverified(), &content, &[many]);
+        assert!(manifest.chunks.iter().all(|chunk| chunk.peers.is_empty()));
+        let others: Vec<(u16, u32)> = manifest
+            .others
+            .iter()
+            .map(|other| (other.address.port(), other.chunks))
+            .collect();
+        assert_eq!(others, [(40002, 2)]);
     }
 }

@@ -19,5 +19,32 @@ pub struct Holder {
     /// Who, and where.
     pub source: Source,
     /// Which chunks.
-    pub have: Bitmap,
+    pub have: Have,
+}
+
+/// What is said of a holder's chunks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Have {
+    /// Which it has.
+    Chunks(Bitmap),
+    /// How many it has; which would not fit the answer.
+    Count(u32),
+}
+
+impl Have {
+    /// How many chunks they are.
+    pub fn count(&self) -> u32 {
+        match self {
+            Self::Chunks(chunks) => chunks.count(),
+            Self::Count(count) => *count,
+        }
+    }
+
+    /// Whether chunk `index` is known to be among them.
+    pub fn contains(&self, index: u32) -> bool {
+        match self {
+            Self::Chunks(chunks) => chunks.contains(index),
+            Self::Count(_) => false,
+        }
+    }
 }

@@ -31,7 +31,7 @@ pub use content::{Content, ContentId};
 pub use document::Manifest;
 pub use geometry::Geometry;
 pub use hash::Hash;
-pub use holder::{Holder, Source};
+pub use holder::{Have, Holder, Source};
 pub use name::Name;
 pub use node_id::NodeId;
 pub use release::{Release, Signature, SignedRelease};

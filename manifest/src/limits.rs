@@ -1,7 +1,7 @@
 //! How large anything may be. Every decoder, buffer and loop in the workspace is bounded by one of these.
 
 /// Version of both protocols; named in the first message of every connection.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Largest body of a frame in bytes: a page of holders, or a bitmap of [`CHUNKS_MAX`] chunks.
 pub const FRAME_SIZE_MAX: usize = 1 << 20;
@@ -29,6 +29,10 @@ pub const NAME_SIZE_MAX: usize = 255;
 
 /// Most peers named in the answer to a join, and most sources named in the answer to a watch.
 pub const PEERS_MAX: usize = 50;
+
+/// Most bytes of bitmaps in the answer to one `Holders`, all its pages together. 1,000 nodes that have a random half
+/// of 100,000 chunks could not be told in less than 12.5 MB, and no reader could do anything with that.
+pub const HOLDERS_SIZE_MAX: usize = 1_800_000;
 
 /// Most chunks in one ack, and in one `Have`.
 pub const CHUNKS_PER_MESSAGE_MAX: usize = 512;

@@ -31,7 +31,7 @@ pub const ALPN_CHUNKS: &[u8] = b"anchorage-chunks";
 pub(crate) mod examples {
     use super::*;
     use crate::{
-        Bitmap, ContentId, Hash, Holder, NodeId, Source, bitmap::Segment, codec,
+        Bitmap, ContentId, Hash, Have, Holder, NodeId, Source, bitmap::Segment, codec,
         release::tests::signed,
     };
     use std::net::SocketAddr;
@@ -132,10 +132,16 @@ pub(crate) mod examples {
             (
                 "holding",
                 Reply::Holding {
-                    holders: vec![Holder {
-                        source: source(),
-                        have,
-                    }],
+                    holders: vec![
+                        Holder {
+                            source: source(),
+                            have: Have::Chunks(have),
+                        },
+                        Holder {
+                            source: source(),
+                            have: Have::Count(7),
+                        },
+                    ],
                     more: false,
                 },
             ),

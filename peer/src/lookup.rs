@@ -8,7 +8,7 @@ use crate::{
     session::{Session, unexpected},
 };
 use anchorage_manifest::{
-    Content, ContentId, Holder, Name, Release, SignedRelease, Source,
+    Content, ContentId, Have, Holder, Name, Release, SignedRelease, Source,
     content::ContentError,
     wire::{Refusal, Reply, Request},
 };
@@ -114,7 +114,8 @@ pub async fn holders(anchors: &[&Session], content: ContentId) -> Vec<Holder> {
                 let old = all
                     .entry(holder.source.node)
                     .or_insert_with(|| holder.clone());
-                if old.have.count() < holder.have.count() {
+                let rank = |one: &Holder| (one.have.count(), matches!(one.have, Have::Chunks(_)));
+                if rank(old) < rank(&holder) {
                     *old = holder;
                 }
             }

@@ -235,9 +235,15 @@ fn manifest_in_words(manifest: &Manifest) -> Vec<String> {
             "chunks     {} of {}, held by {} nodes",
             manifest.chunks.len(),
             HumanBytes(manifest.chunk_size.into()),
-            nodes.len()
+            nodes.len() + manifest.others.len()
         ),
     ];
+    if !manifest.others.is_empty() {
+        lines.push(format!(
+            "           of {} nodes it is only known how many chunks they have",
+            manifest.others.len()
+        ));
+    }
     for chunk in &manifest.chunks {
         let peers: Vec<String> = chunk.peers.iter().map(ToString::to_string).collect();
         let sha256 = chunk.sha256.short();

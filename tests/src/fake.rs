@@ -2,7 +2,7 @@
 
 use crate::{Control, PATIENCE, Wire, random_bytes, until};
 use anchorage_manifest::{
-    Bitmap, Content, Geometry, Hash, Holder, NodeId, Release, SignedRelease, Source,
+    Bitmap, Content, Geometry, Hash, Have, Holder, NodeId, Release, SignedRelease, Source,
     limits::PROTOCOL_VERSION,
     wire::{
         ALPN_CHUNKS, ALPN_CONTROL, Answer, Ask, Outcome, Refusal, Reply, Request, ToAnchor, ToPeer,
@@ -441,7 +441,7 @@ impl Shared {
             Request::Holders { .. } => Reply::Holding {
                 holders: vec![Holder {
                     source: self.source,
-                    have: Bitmap::full(release.unverified().geometry.chunks()),
+                    have: Have::Chunks(Bitmap::full(release.unverified().geometry.chunks())),
                 }],
                 more: false,
             },

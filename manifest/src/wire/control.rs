@@ -71,7 +71,8 @@ pub enum Request {
         /// Which content.
         content: ContentId,
     },
-    /// Asks who has what of a content, in the order of node ids.
+    /// Asks who has what of a content, in the order of node ids. All holders are named; which chunks they have is said
+    /// of as many as fit [`crate::limits::HOLDERS_SIZE_MAX`], those first that are said shortest.
     Holders {
         /// Which content.
         content: ContentId,

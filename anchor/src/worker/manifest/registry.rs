@@ -5,8 +5,10 @@
 //! itself; they are soft state that goes with the lease. **Releases** and **contents** are durable: the driver
 //! commits what [`Action::Commit`] says and tells with [`Event::Committed`], and only then it is known here.
 
+mod budget;
 mod chunks;
 mod event;
+mod held;
 mod page;
 #[cfg(test)]
 pub(super) mod tests;
@@ -17,12 +19,14 @@ use crate::{
     time::Time,
 };
 use anchorage_manifest::{
-    Bitmap, ContentId, Geometry, Holder, Name, NodeId, SignedRelease, Source,
+    ContentId, Geometry, Have, Holder, Name, NodeId, SignedRelease, Source,
     limits::{HEARTBEATS_MISSED_MAX, PEERS_MAX},
     wire::{Outcome, Push, Refusal, Reply, Request},
 };
+use budget::Budget;
 use chunks::Chunks;
 pub(super) use event::{Action, Event};
+use held::Held;
 use page::page;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,7 +64,7 @@ pub(super) struct Registry {
 
 struct Content {
     geometry: Geometry,
-    holders: BTreeMap<NodeId, Bitmap>,
+    holders: BTreeMap<NodeId, Held>,
 }
 
 struct Member {
@@ -310,14 +314,18 @@ impl Registry {
     fn holders(&self, content: ContentId, after: Option<NodeId>) -> Result<Reply, Refusal> {
         let content = self.contents.get(&content).ok_or(Refusal::UnknownContent)?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let budget = Budget::of(&content.holders);
         let all = content
             .holders
             .range((from, Bound::Unbounded))
-            .filter_map(|(node, have)| {
-                Some(Holder {
-                    source: self.source(*node)?,
-                    have: have.clone(),
-                })
+            .filter_map(|(&node, held)| {
+                let have = if budget.covers(node, held) {
+                    Have::Chunks(held.to_bitmap())
+                } else {
+                    Have::Count(held.count())
+                };
+                let source = self.source(node)?;
+                Some(Holder { source, have })
             });
         let (holders, more) = page(all);
         Ok(Reply::Holding { holders, more })
@@ -397,13 +405,11 @@ impl Registry {
                 content: id,
                 source,
             }));
-            Bitmap::empty(count)
+            Held::empty(count)
         });
         let before = have.count();
         match chunks {
-            Chunks::List(list) => list.iter().for_each(|&index| {
-                have.insert(index);
-            }),
+            Chunks::List(list) => list.iter().for_each(|&index| have.insert(index)),
             Chunks::Segment(segment) => have
                 .merge(segment)
                 .map_err(|error| Refusal::Malformed(error.to_string()))?,

@@ -35,7 +35,7 @@ impl Chunks<'_> {
                     segment.bits.len()
                 )));
             }
-            Self::Segment(segment) => last_of(segment).filter(|&index| index >= count.into()),
+            Self::Segment(segment) => segment.last().filter(|&index| index >= count.into()),
         };
         match past_end {
             Some(index) => Err(Refusal::Malformed(format!(
@@ -44,13 +44,6 @@ impl Chunks<'_> {
             None => Ok(()),
         }
     }
-}
-
-/// The last chunk that a segment holds.
-fn last_of(segment: &Segment) -> Option<u64> {
-    let position = segment.bits.iter().rposition(|&byte| byte != 0)?;
-    let bit = segment.bits[position].ilog2();
-    Some(u64::from(segment.first) + 8 * position as u64 + u64::from(bit))
 }
 
 #[cfg(test)]

@@ -124,7 +124,10 @@ impl Bench {
         ) {
             Reply::Holding { holders, .. } => holders
                 .into_iter()
-                .map(|holder| (holder.source.node, holder.have.iter().collect()))
+                .map(|holder| match holder.have {
+                    Have::Chunks(chunks) => (holder.source.node, chunks.iter().collect()),
+                    Have::Count(count) => panic!("only that it has {count}"),
+                })
                 .collect(),
             reply => panic!("no holders: {reply:?}"),
         }
