@@ -20,17 +20,17 @@ pub(crate) enum Order {
     /// First, to a transfer process.
     StartTransfer(TransferStart),
     /// To the connection process: the manifest process answers here from now on.
-    AttachConnection(IpcReceiver<ToConnection>),
+    AttachConnection(IpcReceiver<Vec<ToConnection>>),
     /// To a transfer process: the manifest process answers here from now on.
-    AttachTransfer(IpcReceiver<ToTransfer>),
+    AttachTransfer(IpcReceiver<Vec<ToTransfer>>),
     /// To the manifest process: the connection process listens here from now on.
-    AttachManifestToConnection(IpcSender<ToConnection>),
+    AttachManifestToConnection(IpcSender<Vec<ToConnection>>),
     /// To the manifest process: transfer process `index` listens here from now on.
     AttachManifestToTransfer {
         /// Which.
         index: u8,
         /// Where.
-        replies: IpcSender<ToTransfer>,
+        replies: IpcSender<Vec<ToTransfer>>,
     },
     /// The configuration has changed.
     Reload {
@@ -89,6 +89,14 @@ pub(crate) enum ToConnection {
         sequence: u64,
         /// The answer.
         reply: wire::Reply,
+    },
+    /// The answer to a request, a long one: encoded already, lest every process on its way does that again.
+    Encoded {
+        /// The request's number.
+        sequence: u64,
+        /// The answer, as [`anchorage_manifest::codec`] encodes it.
+        #[serde(with = "serde_bytes")]
+        reply: Vec<u8>,
     },
     /// Sources have changed; for those who watch the content.
     Push(wire::Push),

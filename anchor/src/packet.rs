@@ -1,4 +1,6 @@
 //! What travels up: packets in pipes, written by the less trusted side and judged as input by the other.
+//!
+//! A packet holds one message or more, one behind the other.
 
 use anchorage_manifest::{ContentId, NodeId, bitmap::Segment, wire::Request};
 use serde::{Deserialize, Serialize};

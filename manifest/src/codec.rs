@@ -45,11 +45,22 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
         .expect("plain data of known length always encodes")
 }
 
+/// Puts the body of a message behind what is in `bytes`.
+pub fn append<T: Serialize>(bytes: &mut Vec<u8>, message: &T) {
+    bincode::serde::encode_into_std_write(message, bytes, bincode::config::standard())
+        .expect("plain data of known length always encodes");
+}
+
 /// A message with its length before it.
 pub fn frame<T: Serialize>(message: &T) -> Vec<u8> {
+    frame_of(message, &[])
+}
+
+/// A message whose last field is encoded already: `head` is all that is before it.
+pub fn frame_of<T: Serialize>(head: &T, rest: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; PREFIX_SIZE];
-    bincode::serde::encode_into_std_write(message, &mut bytes, bincode::config::standard())
-        .expect("plain data of known length always encodes");
+    append(&mut bytes, head);
+    bytes.extend_from_slice(rest);
     let size = u32::try_from(bytes.len() - PREFIX_SIZE).expect("messages are far below 4 GiB");
     bytes[..PREFIX_SIZE].copy_from_slice(&size.to_be_bytes());
     bytes
@@ -69,20 +80,41 @@ pub fn body_size(prefix: [u8; PREFIX_SIZE], size_max: usize) -> Result<usize, Co
 
 /// Reads the body of one message, which must be all of `body`.
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
-    let what = std::any::type_name::<T>()
-        .rsplit("::")
-        .next()
-        .unwrap_or("message");
-    let config = bincode::config::standard().with_limit::<FRAME_SIZE_MAX>();
-    let (message, used) =
-        bincode::serde::decode_from_slice(body, config).map_err(|error| CodecError::Malformed {
-            what,
-            why: reason(&error),
-        })?;
+    let (message, used) = decode_first(body)?;
     match body.len() - used {
         0 => Ok(message),
-        extra => Err(CodecError::Trailing { what, extra }),
+        extra => Err(CodecError::Trailing {
+            what: name_of::<T>(),
+            extra,
+        }),
     }
+}
+
+/// Reads the bodies of messages that were put one behind the other.
+pub fn decode_all<T: DeserializeOwned>(mut bodies: &[u8]) -> Result<Vec<T>, CodecError> {
+    let mut messages = Vec::new();
+    while !bodies.is_empty() {
+        let (message, used) = decode_first(bodies)?;
+        // A message without bytes would never end.
+        bodies = &bodies[used.max(1)..];
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+/// The first message, and how many bytes it has.
+fn decode_first<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
+    let config = bincode::config::standard().with_limit::<FRAME_SIZE_MAX>();
+    bincode::serde::decode_from_slice(bytes, config).map_err(|error| CodecError::Malformed {
+        what: name_of::<T>(),
+        why: reason(&error),
+    })
+}
+
+/// What a kind of message is called in errors.
+fn name_of<T>() -> &'static str {
+    let name = std::any::type_name::<T>().rsplit("::").next();
+    name.unwrap_or("message")
 }
 
 /// bincode's error in words; an unknown tag reads "unknown tag 99".

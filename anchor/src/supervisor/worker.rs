@@ -111,9 +111,9 @@ impl Worker {
         let mut said = Vec::new();
         while let Some(reader) = &self.status {
             match pipe::receive(reader) {
-                Ok(Some(status)) => said.push(status),
-                Ok(None) if pipe::is_open(reader) => break,
-                Ok(None) => {
+                Ok(statuses) if !statuses.is_empty() => said.extend(statuses),
+                Ok(_) if pipe::is_open(reader) => break,
+                Ok(_) => {
                     self.status = None;
                     self.kill();
                 }

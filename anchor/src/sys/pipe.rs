@@ -53,6 +53,19 @@ pub(crate) fn pack(message: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
+/// Puts a message into a packet, behind those that are in it; false if it has no room.
+pub(crate) fn append(packet: &mut Vec<u8>, message: &impl Serialize) -> bool {
+    let before = packet.len();
+    codec::append(packet, message);
+    let size = packet.len() - before;
+    assert!(size <= PACKET_SIZE_MAX, "BUG: a message of {size} bytes");
+    let fits = packet.len() <= PACKET_SIZE_MAX;
+    if !fits {
+        packet.truncate(before);
+    }
+    fits
+}
+
 /// Writes one packet.
 pub(crate) fn send(writer: &impl AsFd, packet: &[u8]) -> io::Result<()> {
     loop {
@@ -64,20 +77,19 @@ pub(crate) fn send(writer: &impl AsFd, packet: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Reads one packet; `None` when every writing end is closed, or when there is nothing yet and the end does not wait.
-pub(crate) fn receive<T: DeserializeOwned>(reader: &impl AsFd) -> Result<Option<T>> {
+/// Reads one packet with one message or more; none when every writing end is closed, or when there is nothing yet and
+/// the end does not wait.
+pub(crate) fn receive<T: DeserializeOwned>(reader: &impl AsFd) -> Result<Vec<T>> {
     let mut buffer = [0; PACKET_SIZE_MAX];
     let size = loop {
         match read(reader, &mut buffer) {
-            Ok(0) | Err(Errno::EAGAIN) => return Ok(None),
+            Ok(0) | Err(Errno::EAGAIN) => return Ok(Vec::new()),
             Ok(size) => break size,
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("cannot read a pipe"),
         }
     };
-    codec::decode(&buffer[..size])
-        .map(Some)
-        .context("a worker sent nonsense")
+    codec::decode_all(&buffer[..size]).context("a worker sent nonsense")
 }
 
 /// Whether somebody may still write, or has written, to this pipe.
@@ -100,14 +112,26 @@ mod tests {
             send(&pipe.writer, &pack(&message))?;
         }
         for message in ["one", "", "three"] {
-            assert_eq!(receive::<String>(&pipe.reader)?.as_deref(), Some(message));
+            assert_eq!(receive::<String>(&pipe.reader)?, [message]);
         }
-        assert_eq!(receive::<String>(&pipe.reader)?, None);
+        assert!(receive::<String>(&pipe.reader)?.is_empty());
         assert!(is_open(&pipe.reader));
         send(&pipe.writer, &[9, 9])?;
         assert!(receive::<String>(&pipe.reader).is_err());
         drop(pipe.writer);
         assert!(!is_open(&pipe.reader));
+        Ok(())
+    }
+
+    #[test]
+    fn a_packet_holds_as_many_messages_as_fit() -> Result<()> {
+        let pipe = Pipe::new()?;
+        let message = "x".repeat(1_000);
+        let mut packet = Vec::new();
+        let count = (0..10).filter(|_| append(&mut packet, &message)).count();
+        assert_eq!(count, PACKET_SIZE_MAX / codec::encode(&message).len());
+        send(&pipe.writer, &packet)?;
+        assert_eq!(receive::<String>(&pipe.reader)?, vec![message; count]);
         Ok(())
     }
 }

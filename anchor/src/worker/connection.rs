@@ -43,6 +43,9 @@ const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause when no connection can be accepted, for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Most batches of replies that wait for the thread of the sessions.
+const BATCHES_MAX: usize = 16;
+
 /// Time between two looks at deadlines, and between two reports.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -124,15 +127,20 @@ async fn serve(
 }
 
 /// Takes replies from a new life of the manifest process.
-fn attach(desk: Arc<Desk>, replies: IpcReceiver<ToConnection>) {
+fn attach(desk: Arc<Desk>, replies: IpcReceiver<Vec<ToConnection>>) {
+    let (sender, mut batches) = mpsc::channel(BATCHES_MAX);
     std::thread::spawn(move || {
         // It ends when that life does.
-        while let Ok(message) = replies.recv() {
-            match message {
-                ToConnection::Listening => desk.attached(),
-                ToConnection::Reply { sequence, reply } => desk.reply(sequence, reply),
-                ToConnection::Push(push) => desk.push(&push),
+        while let Ok(batch) = replies.recv() {
+            if sender.blocking_send(batch).is_err() {
+                return;
             }
+        }
+    });
+    // Sessions are woken by the thread that runs them: a whole batch for one wake-up of that thread.
+    tokio::spawn(async move {
+        while let Some(batch) = batches.recv().await {
+            desk.hear(batch);
         }
     });
 }

@@ -17,7 +17,7 @@ use crate::{
     time::{Clock, Time},
 };
 use anchorage_manifest::{
-    SignedRelease,
+    SignedRelease, codec,
     wire::{Outcome, Refusal, Reply},
 };
 use anyhow::{Result, bail};
@@ -34,8 +34,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Shortest time between two reports.
 const REPORT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Most mail that is applied before one commit.
-const BATCH_MAX: usize = 256;
+/// Most mail that is applied before one commit, and before it is answered.
+const BATCH_MAX: usize = 32;
 
 /// Is the manifest process until it is drained.
 pub(super) fn run(status: &StatusPipe, orders: IpcReceiver<Order>) -> Result<()> {
@@ -65,6 +65,8 @@ struct Keeper {
     database: Database,
     /// Releases whose commit and reply are due.
     staged: Vec<(u64, SignedRelease)>,
+    /// Empty; kept for its room.
+    actions: Vec<Action>,
     connection: Option<Outbox<ToConnection>>,
     transfers: Vec<Option<Outbox<ToTransfer>>>,
     clock: Clock,
@@ -88,6 +90,7 @@ impl Keeper {
             registry: Registry::new(settings, known),
             database,
             staged: Vec::new(),
+            actions: Vec::new(),
             connection: None,
             transfers: (0..start.transfers).map(|_| None).collect(),
             clock: Clock::start(),
@@ -121,14 +124,19 @@ impl Keeper {
             }
             self.commit();
             self.registry_event(Event::Tick);
+            self.flush();
             self.report(false);
         }
     }
 
     fn take(&mut self, mail: Mail) -> Result<()> {
         match mail {
-            Mail::Asked(asked) => self.registry_event(Event::Asked(asked)),
-            Mail::Deposited(index, deposited) => self.deposited(index, deposited),
+            Mail::Asked(asked) => asked
+                .into_iter()
+                .for_each(|asked| self.registry_event(Event::Asked(asked))),
+            Mail::Deposited(index, deposited) => deposited
+                .into_iter()
+                .for_each(|deposited| self.deposited(index, deposited)),
             Mail::Ordered(order) => self.obey(order)?,
             Mail::Nonsense(text) => self.status.said(&text),
         }
@@ -178,9 +186,9 @@ impl Keeper {
     }
 
     fn registry_event(&mut self, event: Event) {
-        let mut actions = Vec::new();
+        let mut actions = std::mem::take(&mut self.actions);
         self.registry.handle(self.clock.now(), event, &mut actions);
-        for action in actions {
+        for action in actions.drain(..) {
             match action {
                 Action::Reply { sequence, reply } => self.reply(sequence, reply),
                 Action::Push(push) => self.tell_connection(ToConnection::Push(push)),
@@ -200,6 +208,7 @@ impl Keeper {
                 }
             }
         }
+        self.actions = actions;
     }
 
     /// Makes what is staged durable, then answers.
@@ -236,17 +245,28 @@ impl Keeper {
     }
 
     fn reply(&mut self, sequence: u64, reply: Reply) {
-        self.tell_connection(ToConnection::Reply { sequence, reply });
+        self.tell_connection(match reply {
+            Reply::Holding { .. } | Reply::Listed { .. } => ToConnection::Encoded {
+                sequence,
+                reply: codec::encode(&reply),
+            },
+            reply => ToConnection::Reply { sequence, reply },
+        });
+    }
+
+    fn flush(&mut self) {
+        self.connection.iter_mut().for_each(Outbox::flush);
+        self.transfers.iter_mut().flatten().for_each(Outbox::flush);
     }
 
     fn tell_connection(&mut self, message: ToConnection) {
-        if let Some(outbox) = &self.connection {
+        if let Some(outbox) = &mut self.connection {
             outbox.put(message);
         }
     }
 
     fn tell_transfer(&mut self, index: u8, message: ToTransfer) {
-        if let Some(Some(outbox)) = self.transfers.get(usize::from(index)) {
+        if let Some(Some(outbox)) = self.transfers.get_mut(usize::from(index)) {
             outbox.put(message);
         }
     }

@@ -120,12 +120,14 @@ async fn serve(
 }
 
 /// Takes replies from a new life of the manifest process.
-fn attach(channel: IpcReceiver<ToTransfer>, replies: mpsc::Sender<ToTransfer>) {
+fn attach(channel: IpcReceiver<Vec<ToTransfer>>, replies: mpsc::Sender<ToTransfer>) {
     std::thread::spawn(move || {
         // It ends when that life does, or this process.
-        while let Ok(message) = channel.recv() {
-            if replies.blocking_send(message).is_err() {
-                return;
+        while let Ok(batch) = channel.recv() {
+            for message in batch {
+                if replies.blocking_send(message).is_err() {
+                    return;
+                }
             }
         }
     });

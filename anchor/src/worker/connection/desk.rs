@@ -6,8 +6,8 @@
 #[cfg(test)]
 mod tests;
 
-use super::session::{Outgoing, SessionId};
-use crate::packet::Asked;
+use super::session::{Outgoing, SessionId, frame, frame_of_encoded};
+use crate::{order::ToConnection, packet::Asked, sys::pipe};
 use anchorage_manifest::{
     ContentId, NodeId,
     wire::{Push, Refusal, Reply, Request},
@@ -27,7 +27,7 @@ use tokio::{
 const SESSIONS_MAX: usize = 32_768;
 
 /// Most requests of all sessions without a reply.
-const PENDING_MAX: usize = 4_096;
+const PENDING_MAX: usize = 16_384;
 
 /// A request that has no reply after this is answered `Busy`.
 const REPLY_PATIENCE: Duration = Duration::from_secs(10);
@@ -39,6 +39,11 @@ const WATCHES_MAX: usize = 1_024;
 /// content would get N² messages; a peer needs some sources, not all, and those who are not told now are told of
 /// others.
 const TOLD_MAX: usize = 64;
+
+/// What is answered when nothing else can be.
+const BUSY: Reply = Reply::Refused {
+    refusal: Refusal::Busy,
+};
 
 /// A session's place at the desk.
 pub(super) struct Seat {
@@ -62,6 +67,13 @@ pub(super) struct Question {
     pub(super) request: Request,
     /// One of the session's requests in flight; given back when the reply is written.
     pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// A reply, on its way from the manifest process to a peer.
+enum Answer {
+    Reply(Reply),
+    /// As the codec encodes it.
+    Encoded(Vec<u8>),
 }
 
 /// The desk. Its lock is held for moments only.
@@ -92,8 +104,18 @@ struct Session {
 }
 
 struct Pending {
-    question: Question,
+    asked: Asked,
+    asker: Asker,
     deadline: Instant,
+}
+
+/// Whom to answer.
+struct Asker {
+    session: SessionId,
+    id: u32,
+    permit: OwnedSemaphorePermit,
+    /// Whether the answer is the last thing that the session hears.
+    leaves: bool,
 }
 
 impl Desk {
@@ -155,19 +177,39 @@ impl Desk {
     /// Takes a request to forward.
     pub(super) fn ask(&self, question: Question) {
         let mut state = self.state();
-        let watched = match &question.request {
-            Request::Watch { content } => state.watch(question.session, *content),
+        let Question {
+            session,
+            id,
+            node,
+            observed,
+            request,
+            permit,
+        } = question;
+        let asker = Asker {
+            session,
+            id,
+            permit,
+            leaves: request == Request::Leave,
+        };
+        let watched = match &request {
+            Request::Watch { content } => state.watch(session, *content),
             _ => true,
         };
         if !watched || state.pending.len() >= PENDING_MAX {
-            let refusal = Refusal::Busy;
-            state.answer(question, Reply::Refused { refusal });
+            state.answer(asker, Answer::Reply(BUSY));
             return;
         }
         let sequence = state.next_sequence;
         state.next_sequence += 1;
+        let asked = Asked {
+            sequence,
+            node,
+            observed,
+            request,
+        };
         let pending = Pending {
-            question,
+            asked,
+            asker,
             deadline: Instant::now() + REPLY_PATIENCE,
         };
         state.pending.insert(sequence, pending);
@@ -175,69 +217,36 @@ impl Desk {
         self.forwards.notify_one();
     }
 
-    /// The next request to forward.
-    pub(super) fn next_forward(&self) -> Option<Asked> {
+    /// Puts the next requests to forward into a packet, as many as it has room for.
+    pub(super) fn forward(&self, packet: &mut Vec<u8>) {
         let mut state = self.state();
-        while let Some(sequence) = state.queue.pop_front() {
-            if let Some(Pending { question, .. }) = state.pending.get(&sequence) {
-                return Some(Asked {
-                    sequence,
-                    node: question.node,
-                    observed: question.observed,
-                    request: question.request.clone(),
-                });
+        while let Some(sequence) = state.queue.front() {
+            let pending = state.pending.get(sequence);
+            if pending.is_some_and(|pending| !pipe::append(packet, &pending.asked)) {
+                return;
             }
+            state.queue.pop_front();
         }
-        None
     }
 
-    /// Takes a reply. One that nobody waits for is the second to a request that was forwarded twice.
-    pub(super) fn reply(&self, sequence: u64, reply: Reply) {
+    /// Takes what the manifest process tells.
+    pub(super) fn hear(&self, batch: Vec<ToConnection>) {
         let mut state = self.state();
-        let Some(Pending { question, .. }) = state.pending.remove(&sequence) else {
-            return;
-        };
-        match (&question.request, &reply) {
-            (Request::Join { .. }, Reply::Joined { .. }) => {
-                if let Some(session) = state.sessions.get_mut(&question.session) {
-                    session.joined = true;
+        for message in batch {
+            match message {
+                ToConnection::Listening => {
+                    state.attached();
+                    self.forwards.notify_one();
                 }
-            }
-            (Request::Watch { content }, Reply::Refused { .. }) => {
-                state.unwatch(question.session, *content);
-            }
-            _ => {}
-        }
-        state.answer(question, reply);
-    }
-
-    /// Tells some of those who watch.
-    pub(super) fn push(&self, push: &Push) {
-        let (Push::Came { content, .. } | Push::Gone { content, .. }) = push else {
-            return;
-        };
-        let mut state = self.state();
-        let watchers = state.watchers.get(content).into_iter().flatten().copied();
-        for session in fastrand::Rng::new().choose_multiple(watchers, TOLD_MAX) {
-            state.send(session, Outgoing::Push(push.clone()));
-        }
-    }
-
-    /// The manifest process listens, again if it did before: then it has forgotten who holds what.
-    pub(super) fn attached(&self) {
-        let mut state = self.state();
-        state.queue = state.pending.keys().copied().collect();
-        if std::mem::replace(&mut state.attached, true) {
-            let joined: Vec<SessionId> = state
-                .sessions
-                .iter()
-                .filter_map(|(&id, session)| session.joined.then_some(id))
-                .collect();
-            for session in joined {
-                state.send(session, Outgoing::Push(Push::Reannounce));
+                ToConnection::Reply { sequence, reply } => {
+                    state.reply(sequence, Answer::Reply(reply));
+                }
+                ToConnection::Encoded { sequence, reply } => {
+                    state.reply(sequence, Answer::Encoded(reply));
+                }
+                ToConnection::Push(push) => state.push(&push),
             }
         }
-        self.forwards.notify_one();
     }
 
     /// Answers what has waited too long.
@@ -247,9 +256,8 @@ impl Desk {
         while let Some(entry) = state.pending.first_entry()
             && entry.get().deadline <= now
         {
-            let Pending { question, .. } = entry.remove();
-            let refusal = Refusal::Busy;
-            state.answer(question, Reply::Refused { refusal });
+            let Pending { asker, .. } = entry.remove();
+            state.answer(asker, Answer::Reply(BUSY));
         }
     }
 
@@ -279,6 +287,51 @@ impl Desk {
 }
 
 impl State {
+    /// The manifest process listens, again if it did before: then it has forgotten who holds what.
+    fn attached(&mut self) {
+        self.queue = self.pending.keys().copied().collect();
+        if std::mem::replace(&mut self.attached, true) {
+            let joined: Vec<SessionId> = self
+                .sessions
+                .iter()
+                .filter_map(|(&id, session)| session.joined.then_some(id))
+                .collect();
+            for session in joined {
+                self.send(session, Outgoing::push(&Push::Reannounce));
+            }
+        }
+    }
+
+    /// Passes a reply on. One that nobody waits for is the second to a request that was forwarded twice.
+    fn reply(&mut self, sequence: u64, answer: Answer) {
+        let Some(Pending { asked, asker, .. }) = self.pending.remove(&sequence) else {
+            return;
+        };
+        match (&asked.request, &answer) {
+            (Request::Join { .. }, Answer::Reply(Reply::Joined { .. })) => {
+                if let Some(session) = self.sessions.get_mut(&asker.session) {
+                    session.joined = true;
+                }
+            }
+            (Request::Watch { content }, Answer::Reply(Reply::Refused { .. })) => {
+                self.unwatch(asker.session, *content);
+            }
+            _ => {}
+        }
+        self.answer(asker, answer);
+    }
+
+    /// Tells some of those who watch.
+    fn push(&mut self, push: &Push) {
+        let (Push::Came { content, .. } | Push::Gone { content, .. }) = push else {
+            return;
+        };
+        let watchers = self.watchers.get(content).into_iter().flatten().copied();
+        for session in fastrand::Rng::new().choose_multiple(watchers, TOLD_MAX) {
+            self.send(session, Outgoing::push(push));
+        }
+    }
+
     fn watch(&mut self, id: SessionId, content: ContentId) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else {
             return true;
@@ -314,16 +367,15 @@ impl State {
         self.sessions.remove(&id);
     }
 
-    fn answer(&mut self, question: Question, reply: Reply) {
-        let (session, leaves) = (question.session, question.request == Request::Leave);
-        let answer = Outgoing::Reply {
-            id: question.id,
-            reply,
-            permit: Some(question.permit),
+    fn answer(&mut self, asker: Asker, answer: Answer) {
+        let frame = match answer {
+            Answer::Reply(reply) => frame(asker.id, reply),
+            Answer::Encoded(reply) => frame_of_encoded(asker.id, &reply),
         };
-        self.send(session, answer);
-        if leaves {
-            self.send(session, Outgoing::End);
+        let permit = Some(asker.permit);
+        self.send(asker.session, Outgoing::Frame { frame, permit });
+        if asker.leaves {
+            self.send(asker.session, Outgoing::End);
         }
     }
 

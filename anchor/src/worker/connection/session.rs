@@ -2,12 +2,13 @@
 
 use super::desk::{Desk, Question, Seat};
 use anchorage_manifest::{
-    NodeId,
+    NodeId, codec,
     limits::{HEARTBEATS_MISSED_MAX, PROTOCOL_VERSION, REQUEST_SIZE_MAX},
     wire::{Push, Refusal, Reply, Request, ToAnchor, ToPeer},
 };
 use anchorage_peer::framed;
 use anyhow::Result;
+use serde::Serialize;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf},
@@ -39,21 +40,41 @@ const LINGER: (Duration, usize) = (Duration::from_secs(1), 64 << 10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SessionId(pub(super) u64);
 
-/// What a session's writer gets.
+/// What a session's writer gets. A queue of messages has room for some dozens from the start, so they are small.
 pub(super) enum Outgoing {
-    /// The answer to a request.
-    Reply {
-        /// The peer's number for it.
-        id: u32,
-        /// The answer.
-        reply: Reply,
+    /// The answer to a request, or something that the peer should know.
+    Frame {
+        /// Its bytes.
+        frame: Vec<u8>,
         /// The request is in flight until the answer is written: who reads nothing is read no further.
         permit: Option<OwnedSemaphorePermit>,
     },
-    /// Something that the peer should know.
-    Push(Push),
     /// Nothing more will be sent: say good-bye.
     End,
+}
+
+impl Outgoing {
+    /// Something that the peer should know.
+    pub(super) fn push(push: &Push) -> Self {
+        let frame = codec::frame(&ToPeer::Push(push.clone()));
+        let permit = None;
+        Self::Frame { frame, permit }
+    }
+}
+
+/// The answer to the request that the peer has given this number.
+pub(super) fn frame(id: u32, reply: Reply) -> Vec<u8> {
+    codec::frame(&ToPeer::Reply { id, reply })
+}
+
+/// The same of a reply that is encoded already.
+pub(super) fn frame_of_encoded(id: u32, reply: &[u8]) -> Vec<u8> {
+    /// All of [`ToPeer::Reply`] but the reply.
+    #[derive(Serialize)]
+    enum Head {
+        Reply { id: u32 },
+    }
+    codec::frame_of(&Head::Reply { id }, reply)
 }
 
 /// Why reading has ended.
@@ -102,9 +123,8 @@ pub(super) async fn run(
     if let End::Refused { id, refusal } = end {
         let reply = Reply::Refused { refusal };
         // A peer that reads nothing misses it.
-        let _ = outgoing.try_send(Outgoing::Reply {
-            id,
-            reply,
+        let _ = outgoing.try_send(Outgoing::Frame {
+            frame: frame(id, reply),
             permit: None,
         });
         drop(outgoing);
@@ -150,7 +170,8 @@ impl Talk<'_> {
                     greeted = true;
                     let reply = Reply::Welcome { version };
                     let permit = Some(permit);
-                    let welcome = Outgoing::Reply { id, reply, permit };
+                    let frame = frame(id, reply);
+                    let welcome = Outgoing::Frame { frame, permit };
                     if self.outgoing.try_send(welcome).is_err() {
                         return End::Gone;
                     }
@@ -193,13 +214,15 @@ async fn next(reader: &mut ReadHalf<TlsStream<TcpStream>>) -> Result<Option<ToAn
 
 /// The writing side: ends with the queue, with the connection, or when the peer does not read.
 async fn write(mut writer: WriteHalf<TlsStream<TcpStream>>, mut queue: mpsc::Receiver<Outgoing>) {
-    while let Some(outgoing) = queue.recv().await {
-        let (message, permit) = match outgoing {
-            Outgoing::Reply { id, reply, permit } => (ToPeer::Reply { id, reply }, permit),
-            Outgoing::Push(push) => (ToPeer::Push(push), None),
-            Outgoing::End => break,
+    while let Some(Outgoing::Frame { frame, permit }) = queue.recv().await {
+        let writing = async {
+            writer.write_all(&frame).await?;
+            // What comes together goes together.
+            if queue.is_empty() {
+                writer.flush().await?;
+            }
+            std::io::Result::Ok(())
         };
-        let writing = framed::write(&mut writer, &message);
         if !matches!(timeout(WRITE_PATIENCE, writing).await, Ok(Ok(()))) {
             break;
         }

@@ -1,4 +1,4 @@
-//! The pipe up to the manifest process: one packet for each request, in the order of the desk.
+//! The pipe up to the manifest process: packets of as many requests as there are, in the order of the desk.
 
 use super::desk::Desk;
 use crate::sys::{pipe, readiness};
@@ -9,12 +9,14 @@ use tokio::io::Interest;
 pub(super) async fn run(writer: OwnedFd, desk: Arc<Desk>) -> io::Result<()> {
     pipe::set_nonblocking(&writer)?;
     let writer = readiness::register(writer, Interest::WRITABLE)?;
+    let mut packet = Vec::new();
     loop {
-        let Some(asked) = desk.next_forward() else {
+        packet.clear();
+        desk.forward(&mut packet);
+        if packet.is_empty() {
             desk.forwards.notified().await;
             continue;
-        };
-        let packet = pipe::pack(&asked);
+        }
         loop {
             let mut room = writer.writable().await?;
             if let Ok(sent) = room.try_io(|writer| pipe::send(writer, &packet)) {

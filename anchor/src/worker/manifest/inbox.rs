@@ -12,15 +12,15 @@ use std::{
     time::Duration,
 };
 
-/// Most mail that waits here; more waits in the pipes.
-const CAPACITY: usize = 1_024;
+/// Most mail that waits here, packets mostly; more waits in the pipes.
+const CAPACITY: usize = 256;
 
 /// Something to deal with.
 pub(super) enum Mail {
     /// The connection process asks.
-    Asked(Asked),
+    Asked(Vec<Asked>),
     /// A transfer process tells or asks.
-    Deposited(u8, Deposited),
+    Deposited(u8, Vec<Deposited>),
     /// The supervisor orders.
     Ordered(Order),
     /// A client sent a packet that cannot be read; the packet is dropped.
@@ -49,15 +49,15 @@ impl Inbox {
     pub(super) fn read_requests<T: DeserializeOwned>(
         &self,
         pipe: OwnedFd,
-        mail: impl Fn(T) -> Mail + Send + 'static,
+        mail: impl Fn(Vec<T>) -> Mail + Send + 'static,
     ) {
         let sender = self.sender();
         std::thread::spawn(move || {
             loop {
                 let mail = match pipe::receive(&pipe) {
-                    Ok(Some(message)) => mail(message),
                     // The supervisor, which holds the other end, is gone; so is this process in a moment.
-                    Ok(None) => return,
+                    Ok(messages) if messages.is_empty() => return,
+                    Ok(messages) => mail(messages),
                     Err(error) => Mail::Nonsense(format!("{error:#}")),
                 };
                 if sender.send(mail).is_err() {

@@ -1,7 +1,7 @@
 //! The desk's promises, one test each.
 
 use super::*;
-use anchorage_manifest::{Hash, Source};
+use anchorage_manifest::{Hash, Source, codec, limits::PACKET_SIZE_MAX, wire::ToPeer};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -44,7 +44,7 @@ impl Guest {
     fn join(&mut self, desk: &Desk) {
         let (port, advertise) = (1, None);
         self.ask(desk, 0, Request::Join { port, advertise });
-        let asked = desk.next_forward().expect("a join to forward");
+        let asked = forwarded(desk).remove(0);
         let address = asked.observed;
         let joined = Reply::Joined {
             observed: address,
@@ -52,23 +52,59 @@ impl Guest {
             heartbeat_ms: 1,
             peers: vec![],
         };
-        desk.reply(asked.sequence, joined.clone());
+        reply(desk, asked.sequence, joined.clone());
         assert_eq!(self.reply(), Some((0, joined)));
     }
 
-    fn reply(&mut self) -> Option<(u32, Reply)> {
+    fn heard(&mut self) -> Option<ToPeer> {
         match self.inbox.try_recv() {
-            Ok(Outgoing::Reply { id, reply, .. }) => Some((id, reply)),
+            Ok(Outgoing::Frame { frame, .. }) => {
+                let body = &frame[codec::PREFIX_SIZE..];
+                Some(codec::decode(body).expect("encoded just now"))
+            }
+            _ => None,
+        }
+    }
+
+    fn reply(&mut self) -> Option<(u32, Reply)> {
+        match self.heard() {
+            Some(ToPeer::Reply { id, reply }) => Some((id, reply)),
             _ => None,
         }
     }
 
     fn push(&mut self) -> Option<Push> {
-        match self.inbox.try_recv() {
-            Ok(Outgoing::Push(push)) => Some(push),
+        match self.heard() {
+            Some(ToPeer::Push(push)) => Some(push),
             _ => None,
         }
     }
+}
+
+/// All that is to be forwarded now.
+fn forwarded(desk: &Desk) -> Vec<Asked> {
+    let mut all = Vec::new();
+    loop {
+        let mut packet = Vec::new();
+        desk.forward(&mut packet);
+        if packet.is_empty() {
+            return all;
+        }
+        assert!(packet.len() <= PACKET_SIZE_MAX);
+        all.extend(codec::decode_all::<Asked>(&packet).expect("encoded just now"));
+    }
+}
+
+fn attached(desk: &Desk) {
+    desk.hear(vec![ToConnection::Listening]);
+}
+
+fn reply(desk: &Desk, sequence: u64, reply: Reply) {
+    desk.hear(vec![ToConnection::Reply { sequence, reply }]);
+}
+
+fn push(desk: &Desk) {
+    desk.hear(vec![ToConnection::Push(came())]);
 }
 
 fn content() -> ContentId {
@@ -87,18 +123,18 @@ fn came() -> Push {
 fn what_has_no_reply_is_forwarded_again_and_answered_once() {
     let desk = Desk::new(1_000);
     let mut guest = Guest::sit(&desk, 8);
-    desk.attached();
+    attached(&desk);
     guest.ask(&desk, 5, Request::Heartbeat);
     guest.ask(&desk, 6, Request::Heartbeat);
-    let first = desk.next_forward().expect("to forward");
-    desk.reply(first.sequence, Reply::Done);
-    let second = desk.next_forward().expect("to forward");
-    assert_eq!(desk.next_forward(), None);
-    desk.attached();
-    assert_eq!(desk.next_forward(), Some(second.clone()));
-    assert_eq!(desk.next_forward(), None);
-    desk.reply(second.sequence, Reply::Done);
-    desk.reply(second.sequence, Reply::Done);
+    let both = forwarded(&desk);
+    let [first, second] = &both[..] else {
+        panic!("two were asked: {both:?}");
+    };
+    reply(&desk, first.sequence, Reply::Done);
+    attached(&desk);
+    assert_eq!(forwarded(&desk), std::slice::from_ref(second));
+    reply(&desk, second.sequence, Reply::Done);
+    reply(&desk, second.sequence, Reply::Done);
     assert_eq!(guest.reply(), Some((5, Reply::Done)));
     assert_eq!(guest.reply(), Some((6, Reply::Done)));
     assert_eq!(guest.reply(), None);
@@ -110,8 +146,8 @@ fn a_request_is_in_flight_until_its_reply_is_written() {
     let desk = Desk::new(1_000);
     let mut guest = Guest::sit(&desk, 8);
     guest.ask(&desk, 5, Request::Heartbeat);
-    let asked = desk.next_forward().expect("to forward");
-    desk.reply(asked.sequence, Reply::Done);
+    let asked = forwarded(&desk).remove(0);
+    reply(&desk, asked.sequence, Reply::Done);
     assert_eq!(guest.in_flight.available_permits(), 7);
     assert!(guest.reply().is_some());
     assert_eq!(guest.in_flight.available_permits(), 8);
@@ -127,17 +163,48 @@ fn a_request_without_a_reply_is_answered_in_the_end() {
     desk.expire(Instant::now() + REPLY_PATIENCE);
     let refusal = Refusal::Busy;
     assert_eq!(guest.reply(), Some((5, Reply::Refused { refusal })));
-    assert_eq!(desk.next_forward(), None);
+    assert!(forwarded(&desk).is_empty());
+}
+
+#[test]
+fn many_requests_go_in_few_packets_and_in_order() {
+    let desk = Desk::new(1_000);
+    let guests: Vec<Guest> = (0..100).map(|_| Guest::sit(&desk, 8)).collect();
+    for guest in &guests {
+        guest.ask(&desk, 1, Request::Watch { content: content() });
+    }
+    let mut packet = Vec::new();
+    desk.forward(&mut packet);
+    let first: Vec<Asked> = codec::decode_all(&packet).expect("encoded just now");
+    assert!(first.len() > 20, "{}", first.len());
+    let all: Vec<Asked> = first.into_iter().chain(forwarded(&desk)).collect();
+    assert_eq!(all.len(), guests.len());
+    assert!(all.is_sorted_by_key(|asked| asked.sequence));
+}
+
+#[test]
+fn an_encoded_reply_is_the_same_on_the_wire() {
+    let desk = Desk::new(1_000);
+    let mut guest = Guest::sit(&desk, 8);
+    guest.ask(&desk, 70_000, Request::List { after: None });
+    let sequence = forwarded(&desk).remove(0).sequence;
+    let listed = Reply::Listed {
+        releases: vec![],
+        more: true,
+    };
+    let reply = codec::encode(&listed);
+    desk.hear(vec![ToConnection::Encoded { sequence, reply }]);
+    assert_eq!(guest.reply(), Some((70_000, listed)));
 }
 
 #[test]
 fn only_who_joined_announces_again_and_only_when_something_was_lost() {
     let desk = Desk::new(1_000);
     let (mut member, mut stranger) = (Guest::sit(&desk, 8), Guest::sit(&desk, 8));
-    desk.attached();
+    attached(&desk);
     member.join(&desk);
     assert_eq!(member.push(), None);
-    desk.attached();
+    attached(&desk);
     assert_eq!(member.push(), Some(Push::Reannounce));
     assert_eq!(stranger.push(), None);
 }
@@ -147,15 +214,15 @@ fn changes_are_told_to_who_watches() {
     let desk = Desk::new(1_000);
     let (mut watcher, mut other) = (Guest::sit(&desk, 8), Guest::sit(&desk, 8));
     watcher.ask(&desk, 1, Request::Watch { content: content() });
-    desk.push(&came());
+    push(&desk);
     assert_eq!(watcher.push(), Some(came()));
     assert_eq!(other.push(), None);
     // A refused watch is none.
-    let asked = desk.next_forward().expect("a watch to forward");
+    let asked = forwarded(&desk).remove(0);
     let refusal = Refusal::UnknownContent;
-    desk.reply(asked.sequence, Reply::Refused { refusal });
+    reply(&desk, asked.sequence, Reply::Refused { refusal });
     assert!(watcher.reply().is_some());
-    desk.push(&came());
+    push(&desk);
     assert_eq!(watcher.push(), None);
 }
 
@@ -166,7 +233,7 @@ fn one_change_is_told_to_some_of_a_crowd() {
     for guest in &crowd {
         guest.ask(&desk, 1, Request::Watch { content: content() });
     }
-    desk.push(&came());
+    push(&desk);
     let told = crowd.iter_mut().filter_map(Guest::push).count();
     assert_eq!(told, TOLD_MAX);
 }
@@ -176,12 +243,12 @@ fn who_does_not_read_is_ended_and_forgotten() {
     let desk = Desk::new(1_000);
     let mut deaf = Guest::sit(&desk, 1);
     deaf.ask(&desk, 1, Request::Watch { content: content() });
-    desk.push(&came());
+    push(&desk);
     assert!(matches!(
         deaf.ended.try_recv(),
         Err(oneshot::error::TryRecvError::Empty)
     ));
-    desk.push(&came());
+    push(&desk);
     assert!(matches!(
         deaf.ended.try_recv(),
         Err(oneshot::error::TryRecvError::Closed)
@@ -194,8 +261,8 @@ fn leaving_ends_the_session_after_its_reply() {
     let desk = Desk::new(1_000);
     let mut guest = Guest::sit(&desk, 8);
     guest.ask(&desk, 9, Request::Leave);
-    let asked = desk.next_forward().expect("to forward");
-    desk.reply(asked.sequence, Reply::Done);
+    let asked = forwarded(&desk).remove(0);
+    reply(&desk, asked.sequence, Reply::Done);
     assert_eq!(guest.reply(), Some((9, Reply::Done)));
     assert!(matches!(guest.inbox.try_recv(), Ok(Outgoing::End)));
 }
