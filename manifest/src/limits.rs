@@ -37,6 +37,12 @@ pub const HOLDERS_SIZE_MAX: usize = 1_800_000;
 /// Most chunks in one ack, and in one `Have`.
 pub const CHUNKS_PER_MESSAGE_MAX: usize = 512;
 
+/// Milliseconds for which a peer collects acks, if the anchor has not said another time.
+pub const COLLECT_MS_MIN: u32 = 20;
+
+/// Most milliseconds for which an anchor may have a peer collect acks.
+pub const COLLECT_MS_MAX: u32 = 2_000;
+
 /// Most bytes of a bitmap in one announcement; longer bitmaps travel in several.
 pub const SEGMENT_SIZE_MAX: usize = 2_048;
 

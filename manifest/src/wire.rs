@@ -158,6 +158,7 @@ pub(crate) mod examples {
                     refusal: Refusal::Conflict { version: 2 },
                 },
             ),
+            ("acked", Reply::Acked { collect_ms: 20 }),
         ]
     }
 

@@ -525,7 +525,7 @@ impl Driver {
         match self.requests.remove(&id) {
             // A caller that gave up waiting has dropped its end.
             Some(Waiting::Caller { reply: caller, .. }) => drop(caller.send(reply)),
-            Some(Waiting::Ack) => self.acks.answered(),
+            Some(Waiting::Ack) => self.acks.answered(&reply),
             Some(Waiting::Nobody) | None => {}
         }
     }

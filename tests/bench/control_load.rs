@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!  1  join       N sessions: TLS, Hello, Join; each with a key and, N being large, a source address of its own
-//!  2  acks       for some seconds every session sends batches of acks, so many of them without an answer; a few
-//!                other sessions ask Resolve at a fixed pace, and every answer's delay is noted
-//!  3  holders    some sessions announce all, half (a prefix) or a random half of a content's chunks; then another
-//!                session asks for all Holders, page by page
+//!  2  paced      for some seconds all sessions together get so many chunks a second, and ack them as peers do: what
+//!                came in the time for which the anchor has them collect, in one message, when the last is answered;
+//!                a few other sessions ask Resolve at a fixed pace, and every answer's delay is noted
+//!  3  flat out   the same, but every session always has so many full messages without an answer
+//!  4  holders    some sessions announce all, half (a prefix), a mix, or a random half of a content's chunks; then
+//!                another session asks for all Holders, page by page
 //! ```
 //! Prints one line of JSON, also of what was refused. Hash lists are not needed: an anchor judges acks by the sizes
 //! that a release names.
@@ -13,8 +15,8 @@
 mod control_peer;
 
 use anchorage_manifest::{
-    Bitmap, ContentId, Geometry, Hash, Name, Release,
-    limits::CHUNKS_PER_MESSAGE_MAX,
+    Bitmap, ContentId, Geometry, Hash, Have, Holder, Name, Release,
+    limits::{CHUNKS_PER_MESSAGE_MAX, COLLECT_MS_MIN},
     wire::{Reply, Request},
 };
 use anchorage_peer::identity::Identity;
@@ -32,7 +34,7 @@ use std::{
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 
 /// Handshakes under way at the same time.
@@ -56,14 +58,14 @@ struct Arguments {
     /// Seconds of acks
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
-    /// Chunks in one ack message
+    /// Chunks in one ack message of part 3
     #[arg(long, default_value_t = 64)]
     batch: u32,
-    /// Ack messages without an answer, of each session
+    /// Ack messages without an answer, of each session in part 3
     #[arg(long, default_value_t = 1)]
     window: u32,
-    /// Chunks acked a second, of all sessions together; 0 is as fast as it goes
-    #[arg(long, default_value_t = 0)]
+    /// Chunks a second of all sessions together in part 2
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
     /// Sessions that resolve
     #[arg(long, default_value_t = 4)]
@@ -71,7 +73,7 @@ struct Arguments {
     /// Chunks of the content that is acked
     #[arg(long, default_value_t = 1_000_000)]
     chunks: u32,
-    /// Holders of the contents of part 3; 0 leaves it out
+    /// Holders of the contents of part 4; 0 leaves it out
     #[arg(long, default_value_t = 1_000)]
     holders: u32,
     /// Chunks of those contents
@@ -104,7 +106,7 @@ async fn run(arguments: Arguments) -> Result<Value> {
     let publisher = Identity::from_seed([0xff; 32]);
     let mut control = Peer::dial(arguments.anchor, publisher, 0).await?;
     control.join(1).await?;
-    let names = ["acked", "all", "prefix", "random"];
+    let names = ["acked", "all", "prefix", "mix", "random"];
     let mut contents = Vec::new();
     for name in names {
         let chunks = if name == "acked" {
@@ -117,7 +119,8 @@ async fn run(arguments: Arguments) -> Result<Value> {
     let started = Instant::now();
     let mut peers = join_all(&arguments).await?;
     let joined = started.elapsed().as_secs_f64();
-    let acks = ack_all(&arguments, contents[0], &mut peers).await?;
+    let paced = ack_all(&arguments, Pace::Collected, contents[0], &mut peers).await?;
+    let full = ack_all(&arguments, Pace::FlatOut, contents[0], &mut peers).await?;
     let mut answers = Vec::new();
     if arguments.holders > 0 {
         for (name, &content) in names.iter().zip(&contents).skip(1) {
@@ -125,7 +128,10 @@ async fn run(arguments: Arguments) -> Result<Value> {
             answers.push(holders(&mut control, name, content).await?);
         }
     }
-    Ok(json!({"join_seconds": joined, "joined": arguments.peers, "acks": acks, "holders": answers}))
+    Ok(
+        json!({"join_seconds": joined, "joined": arguments.peers, "paced": paced, "full": full,
+              "holders": answers}),
+    )
 }
 
 /// Registers a release of a content that nobody has.
@@ -164,7 +170,16 @@ async fn join_all(arguments: &Arguments) -> Result<Vec<Peer>> {
     joining.join_all().await.into_iter().collect()
 }
 
-/// What one session has done in part 2.
+/// How acks are sent.
+#[derive(Clone, Copy)]
+enum Pace {
+    /// As peers do that get chunks at a given rate.
+    Collected,
+    /// One after the other.
+    FlatOut,
+}
+
+/// What one session has done in part 2 or 3.
 #[derive(Default)]
 struct Acked {
     messages: u64,
@@ -174,6 +189,7 @@ struct Acked {
 
 async fn ack_all(
     arguments: &Arguments,
+    pace: Pace,
     content: ContentId,
     peers: &mut Vec<Peer>,
 ) -> Result<Value> {
@@ -191,7 +207,12 @@ async fn ack_all(
     let mut acking = JoinSet::new();
     for peer in peers.drain(..) {
         let arguments = arguments.clone();
-        acking.spawn(async move { ack(&arguments, content, peer, until).await });
+        acking.spawn(async move {
+            match pace {
+                Pace::Collected => ack_collected(&arguments, content, peer, until).await,
+                Pace::FlatOut => ack(&arguments, content, peer, until).await,
+            }
+        });
     }
     let mut total = Acked::default();
     for acked in acking.join_all().await {
@@ -233,22 +254,8 @@ async fn ack(
     until: Instant,
 ) -> Result<(Peer, Acked)> {
     let mut acked = Acked::default();
-    let messages = f64::from(arguments.rate) / f64::from(arguments.batch);
-    let mut pace = (arguments.rate > 0).then(|| {
-        let period = Duration::from_secs_f64(f64::from(arguments.peers) / messages);
-        let mut pace = interval(period);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        (pace, period)
-    });
-    if let Some((_, period)) = &pace {
-        // Not all at once.
-        sleep(period.mul_f64(fastrand::f64())).await;
-    }
     let (mut next, mut open) = (0, 0);
     while Instant::now() < until {
-        if let Some((pace, _)) = &mut pace {
-            pace.tick().await;
-        }
         while open < arguments.window {
             let chunks: Vec<u32> = (next..arguments.chunks)
                 .take(arguments.batch as usize)
@@ -267,7 +274,7 @@ async fn ack(
             open += 1;
         }
         match peer.receive().await? {
-            Reply::Done => acked.chunks += u64::from(arguments.batch),
+            Reply::Acked { .. } => acked.chunks += u64::from(arguments.batch),
             Reply::Refused { .. } => acked.refused += 1,
             other => bail!("an ack was answered by {other:?}"),
         }
@@ -276,6 +283,51 @@ async fn ack(
     }
     for _ in 0..open {
         peer.receive().await?;
+    }
+    Ok((peer, acked))
+}
+
+/// One session that gets its part of the chunks, in order, and acks them as peers do.
+async fn ack_collected(
+    arguments: &Arguments,
+    content: ContentId,
+    mut peer: Peer,
+    until: Instant,
+) -> Result<(Peer, Acked)> {
+    let mut acked = Acked::default();
+    let each = Duration::from_secs_f64(f64::from(arguments.peers) / f64::from(arguments.rate));
+    // Not all at once.
+    sleep(each.mul_f64(fastrand::f64())).await;
+    let started = Instant::now();
+    let mut collect = Duration::from_millis(COLLECT_MS_MIN.into());
+    loop {
+        let first = each.mul_f64((acked.chunks + 1) as f64);
+        let due = (started + first).max(Instant::now()) + collect;
+        if due >= until {
+            break;
+        }
+        sleep_until(due.into()).await;
+        let all = u64::try_from(started.elapsed().as_nanos() / each.as_nanos())?;
+        let range = acked.chunks..all.min(acked.chunks + CHUNKS_PER_MESSAGE_MAX as u64);
+        let from = peer.anchor;
+        let chunks: Vec<u32> = range
+            .map(|chunk| u32::try_from(chunk % u64::from(arguments.chunks)))
+            .collect::<Result<_, _>>()?;
+        let count = chunks.len() as u64;
+        let request = Request::Ack {
+            content,
+            from,
+            chunks,
+        };
+        match peer.ask(request).await? {
+            Reply::Acked { collect_ms } => {
+                acked.chunks += count;
+                collect = Duration::from_millis(collect_ms.into());
+            }
+            Reply::Refused { .. } => acked.refused += 1,
+            other => bail!("an ack was answered by {other:?}"),
+        }
+        acked.messages += 1;
     }
     Ok((peer, acked))
 }
@@ -324,19 +376,22 @@ async fn announce_all(
     Ok(())
 }
 
-/// What a holder has: everything, the first half, or any half.
+/// What a holder has: everything, the first half, or any half; or, as in a swarm half-way, six in ten everything, two in
+/// ten a prefix of any length, and two in ten any part of any size.
 fn have(kind: &str, chunks: u32, seed: u64) -> Bitmap {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut have = Bitmap::empty(chunks);
-    for index in 0..chunks {
-        let has = match kind {
-            "all" => true,
-            "prefix" => index < chunks / 2,
-            _ => rng.bool(),
-        };
-        if has {
+    let any = |part: f64, rng: &mut fastrand::Rng, have: &mut Bitmap| {
+        (0..chunks).filter(|_| rng.f64() < part).for_each(|index| {
             have.insert(index);
-        }
+        });
+    };
+    match (kind, seed % 10) {
+        ("prefix", _) => have.insert_range(0..chunks / 2),
+        ("mix", 6 | 7) => have.insert_range(0..rng.u32(1..chunks)),
+        ("mix", 8 | 9) => any(rng.f64(), &mut rng, &mut have),
+        ("random", _) => any(0.5, &mut rng, &mut have),
+        _ => have.insert_range(0..chunks),
     }
     have
 }
@@ -345,7 +400,7 @@ fn have(kind: &str, chunks: u32, seed: u64) -> Bitmap {
 async fn holders(control: &mut Peer, name: &str, content: ContentId) -> Result<Value> {
     let started = Instant::now();
     let before = control.bytes_in();
-    let (mut after, mut pages, mut count) = (None, 0, 0);
+    let (mut after, mut pages, mut count, mut exact) = (None, 0, 0, 0);
     loop {
         let asked = control.ask(Request::Holders { content, after });
         let reply = timeout(Duration::from_secs(30), asked).await??;
@@ -354,13 +409,15 @@ async fn holders(control: &mut Peer, name: &str, content: ContentId) -> Result<V
         };
         pages += 1;
         count += holders.len();
+        let is_exact = |holder: &&Holder| matches!(holder.have, Have::Chunks(_));
+        exact += holders.iter().filter(is_exact).count();
         match holders.last() {
             Some(last) if more => after = Some(last.source.node),
             _ => break,
         }
     }
     Ok(json!({
-        "have": name, "holders": count, "pages": pages,
+        "have": name, "holders": count, "exact": exact, "pages": pages,
         "milliseconds": started.elapsed().as_secs_f64() * 1e3,
         "bytes": control.bytes_in() - before,
     }))

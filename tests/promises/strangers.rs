@@ -468,7 +468,7 @@ fn acks_of_chunks_that_do_not_exist_are_not_listed() -> Result<()> {
         },
     ] {
         match control.ask(request)? {
-            Reply::Refused { .. } | Reply::Done => {}
+            Reply::Refused { .. } | Reply::Acked { .. } => {}
             other => bail!("it was answered by {other:?}"),
         }
     }

@@ -183,7 +183,8 @@ impl Front {
                 };
                 if connection.alpn_protocol() == Some(ALPN_CONTROL) {
                     drop(permit);
-                    session::run(stream, node, observed, &self.desk).await;
+                    // A task of its own, as small as it is: this one has room for a handshake.
+                    tokio::spawn(session::run(stream, node, observed, self.desk.clone()));
                 }
             }
             Ok(Ok(Purpose::Foreign)) => {

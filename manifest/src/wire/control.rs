@@ -6,7 +6,7 @@
 //!  │ Join ──────────────────────────────► │  Joined: how the peer looks from here, and up to 50 others
 //!  │ Announce … (all that the peer has) ► │  Done
 //!  │ Watch content ─────────────────────► │  Watching: sources now; then Came and Gone as they change
-//!  │ Ack content chunks from ───────────► │  Done: from now on the peer is in the manifest
+//!  │ Ack content chunks from ───────────► │  Acked: from now on the peer is in the manifest
 //!  │ Heartbeat, every heartbeat_ms ─────► │  Done; three missed, and the peer is in no manifest any more
 //!  │ ◄─────────────────────── Reannounce  │  the anchor forgot who holds what: Announce again
 //!  │ Leave ─────────────────────────────► │  Done; the connection ends
@@ -165,6 +165,12 @@ pub enum Reply {
     Refused {
         /// Why not.
         refusal: Refusal,
+    },
+    /// To `Ack`.
+    Acked {
+        /// Milliseconds for which the peer is to collect acks from now on. It grows with the number of peers, so that
+        /// they keep an anchor busy with acks for a part of its time only, however many they are.
+        collect_ms: u32,
     },
 }
 

@@ -1,18 +1,33 @@
-//! Acks on their way: collected for 20 ms, sent together, counted until they are answered.
+//! Acks on their way: collected for 20 ms or as long as the anchor says, sent together, counted until they are answered.
+//!
+//! The next ones go when the last ones are answered: an anchor that is behind gets fewer and longer messages.
 
-use anchorage_manifest::{ContentId, NodeId, limits::CHUNKS_PER_MESSAGE_MAX, wire::Request};
+use anchorage_manifest::{
+    ContentId, NodeId,
+    limits::{CHUNKS_PER_MESSAGE_MAX, COLLECT_MS_MAX, COLLECT_MS_MIN},
+    wire::{Reply, Request},
+};
 use std::{collections::BTreeMap, mem, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
-/// How long an ack may wait for others.
-const BATCH: Duration = Duration::from_millis(20);
-
-#[derive(Default)]
 pub(super) struct Acks {
+    collect: Duration,
     collected: BTreeMap<(ContentId, NodeId), Vec<u32>>,
     since: Option<Instant>,
     unanswered: usize,
     waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Default for Acks {
+    fn default() -> Self {
+        Self {
+            collect: Duration::from_millis(COLLECT_MS_MIN.into()),
+            collected: BTreeMap::new(),
+            since: None,
+            unanswered: 0,
+            waiting: Vec::new(),
+        }
+    }
 }
 
 impl Acks {
@@ -27,7 +42,8 @@ impl Acks {
 
     /// When those collected are to be sent.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.since.map(|since| since + BATCH)
+        let since = self.since.filter(|_| self.unanswered == 0);
+        since.map(|since| since + self.collect)
     }
 
     /// Those collected, as requests.
@@ -49,7 +65,11 @@ impl Acks {
     }
 
     /// One of those sent is answered.
-    pub(super) fn answered(&mut self) {
+    pub(super) fn answered(&mut self, reply: &Reply) {
+        if let &Reply::Acked { collect_ms } = reply {
+            let collect_ms = collect_ms.clamp(COLLECT_MS_MIN, COLLECT_MS_MAX);
+            self.collect = Duration::from_millis(collect_ms.into());
+        }
         self.unanswered = self.unanswered.saturating_sub(1);
         self.wake();
     }
@@ -73,5 +93,37 @@ impl Acks {
                 let _ = done.send(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anchorage_manifest::Hash;
+
+    const CONTENT: ContentId = ContentId(Hash([1; 32]));
+    const SOURCE: NodeId = NodeId([2; 32]);
+
+    #[test]
+    fn the_anchor_sets_the_pace() {
+        let mut subject = Acks::default();
+        assert_eq!(subject.due(), None);
+        let before = Instant::now();
+        subject.add(CONTENT, SOURCE, 1);
+        subject.add(CONTENT, SOURCE, 2);
+        let due = subject.due().expect("two acks wait");
+        assert!(due >= before + Duration::from_millis(20));
+        assert!(matches!(&subject.take()[..], [Request::Ack { chunks, .. }] if *chunks == [1, 2]));
+        subject.add(CONTENT, SOURCE, 3);
+        assert_eq!(subject.due(), None, "the first message is not answered");
+        let after = Instant::now();
+        subject.answered(&Reply::Acked { collect_ms: 500 });
+        let due = subject.due().expect("one ack waits");
+        assert!(due >= before + Duration::from_millis(500));
+        assert!(due <= after + Duration::from_millis(500));
+        subject.answered(&Reply::Acked {
+            collect_ms: u32::MAX,
+        });
+        assert!(subject.due() <= Some(after + Duration::from_secs(2)));
     }
 }

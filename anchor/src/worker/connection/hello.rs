@@ -14,8 +14,11 @@ use tokio::{
     time::sleep,
 };
 
-/// Most bytes of a `ClientHello`; ours have some 300.
+/// Most bytes of a `ClientHello`.
 const SIZE_MAX: usize = 16 << 10;
+
+/// Bytes that are looked at first; ours has some 300.
+const SIZE_FIRST: usize = 1 << 10;
 
 /// First byte of every TLS handshake record (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 22;
@@ -43,7 +46,7 @@ pub(super) enum Purpose {
 
 /// Waits for the whole `ClientHello` and says what it wants. Has no deadline.
 pub(super) async fn purpose(stream: &TcpStream) -> io::Result<Purpose> {
-    let mut buffer = vec![0; SIZE_MAX];
+    let mut buffer = vec![0; SIZE_FIRST];
     let mut seen = 0;
     loop {
         let size = stream.peek(&mut buffer).await?;
@@ -58,7 +61,8 @@ pub(super) async fn purpose(stream: &TcpStream) -> io::Result<Purpose> {
         seen = size;
         match judge(&buffer[..size]) {
             Some(purpose) => return Ok(purpose),
-            None if size == buffer.len() => return Ok(Purpose::Control),
+            None if size == SIZE_MAX => return Ok(Purpose::Control),
+            None if size == buffer.len() => buffer.resize((2 * size).min(SIZE_MAX), 0),
             None => {}
         }
     }
@@ -101,7 +105,7 @@ pub(super) async fn explain(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
     // What the stranger still sends is read, a little of it, because closing a socket with unread bytes takes back
     // what was written.
-    let mut scrap = [0; 1_024];
+    let mut scrap = vec![0; 1_024];
     for _ in 0..64 {
         if stream.read(&mut scrap).await? == 0 {
             break;

@@ -90,7 +90,7 @@ pub(super) async fn run(
     stream: TlsStream<TcpStream>,
     node: NodeId,
     observed: SocketAddr,
-    desk: &Desk,
+    desk: Arc<Desk>,
 ) {
     let (mut reader, writer) = tokio::io::split(stream);
     let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
@@ -107,7 +107,7 @@ pub(super) async fn run(
         session,
         node,
         observed,
-        desk,
+        desk: &desk,
         outgoing: &outgoing,
     };
     let end = tokio::select! {
@@ -235,7 +235,8 @@ async fn write(mut writer: WriteHalf<TlsStream<TcpStream>>, mut queue: mpsc::Rec
 /// Reads on for a moment: closing a socket with unread bytes takes back what was written last.
 async fn linger(reader: &mut ReadHalf<TlsStream<TcpStream>>) {
     let (patience, size_max) = LINGER;
-    let mut scrap = [0; 1_024];
+    // On the heap: every session would keep room for it.
+    let mut scrap = vec![0; 1_024];
     let reading = async {
         let mut left = size_max;
         while let Ok(1..) = reader.read(&mut scrap).await {

@@ -20,7 +20,7 @@ use crate::{
 };
 use anchorage_manifest::{
     ContentId, Geometry, Have, Holder, Name, NodeId, SignedRelease, Source,
-    limits::{HEARTBEATS_MISSED_MAX, PEERS_MAX},
+    limits::{COLLECT_MS_MAX, COLLECT_MS_MIN, HEARTBEATS_MISSED_MAX, PEERS_MAX},
     wire::{Outcome, Push, Refusal, Reply, Request},
 };
 use budget::Budget;
@@ -34,6 +34,9 @@ use std::{
     ops::Bound,
     time::Duration,
 };
+
+/// Messages of acks a millisecond that all members may send together; one core manages some 40.
+const MEMBERS_PER_COLLECT_MS: u32 = 20;
 
 /// What a registry starts with.
 #[derive(Clone, Copy)]
@@ -222,7 +225,8 @@ impl Registry {
                     &mut self.acks_from_anchors
                 };
                 *count = count.saturating_add(new.into());
-                Ok(Reply::Done)
+                let collect_ms = self.collect_ms();
+                Ok(Reply::Acked { collect_ms })
             }
             Request::Withdraw { content } => {
                 if member.holds.remove(&content) {
@@ -235,6 +239,13 @@ impl Registry {
                 "a member cannot ask this: {other:?}"
             ))),
         }
+    }
+
+    /// How long members may collect acks: as long as the messages of all of them, at their most, are what a part of one
+    /// core can deal with.
+    fn collect_ms(&self) -> u32 {
+        let members = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        (members / MEMBERS_PER_COLLECT_MS).clamp(COLLECT_MS_MIN, COLLECT_MS_MAX)
     }
 
     /// Three missed heartbeats, and half of one for what is under way.

@@ -213,9 +213,10 @@ fn an_ack_makes_a_member_a_holder_and_is_counted_by_its_source() {
     assert_eq!(bench.refusal(5, ack), Refusal::NotJoined);
     bench.join(5);
     bench.join(6);
-    assert_eq!(bench.ack(5, content, node(200), &[1, 3]), Reply::Done);
-    assert_eq!(bench.ack(5, content, node(201), &[4]), Reply::Done);
-    assert_eq!(bench.ack(5, content, node(6), &[3, 7]), Reply::Done);
+    let acked = Reply::Acked { collect_ms: 20 };
+    assert_eq!(bench.ack(5, content, node(200), &[1, 3]), acked);
+    assert_eq!(bench.ack(5, content, node(201), &[4]), acked);
+    assert_eq!(bench.ack(5, content, node(6), &[3, 7]), acked);
     assert_eq!(bench.holders(content), [(node(5), vec![1, 3, 4, 7])]);
     let counters = bench.registry.counters();
     assert_eq!(
@@ -233,6 +234,29 @@ fn an_ack_makes_a_member_a_holder_and_is_counted_by_its_source() {
         address: ([10, 0, 0, 5], 4_000).into(),
     };
     assert_eq!(bench.pushes, [Push::Came { content, source }]);
+}
+
+#[test]
+fn the_more_members_the_longer_they_collect_acks() {
+    let mut bench = Bench::new();
+    let content = bench.publish(signed("a", 1, 1));
+    bench.join(5);
+    let address = ([10, 0, 0, 1], 1).into();
+    for number in 0..10_000u32 {
+        let mut node = [0; 32];
+        node[..4].copy_from_slice(&number.to_be_bytes());
+        let member = Member {
+            address,
+            lease_until: bench.now.plus(LEASE),
+            holds: BTreeSet::new(),
+        };
+        bench.registry.members.insert(NodeId(node), member);
+    }
+    let collect_ms = 500;
+    assert_eq!(
+        bench.ack(5, content, node(200), &[1]),
+        Reply::Acked { collect_ms }
+    );
 }
 
 #[test]
