@@ -54,8 +54,8 @@ pub enum BitmapError {
     /// A bit past the end is set.
     #[error("chunk {0} is past the end")]
     PastEnd(u64),
-    /// Two runs touch, or one has no chunk.
-    #[error("runs of chunks that are not apart")]
+    /// Two runs touch, or one has no chunk, or its length is no number.
+    #[error("runs of chunks that are none")]
     Runs,
 }
 
@@ -65,8 +65,9 @@ enum Packed {
     Empty(u32),
     Full(u32),
     Bits(u32, #[serde(with = "serde_bytes")] Vec<u8>),
-    /// How many chunks are not there, then how many are, and so on; those that are not there at the end are left out.
-    Runs(u32, Vec<u32>),
+    /// How many chunks are not there, then how many are, and so on, each number in LEB128 (DWARF 5, section 7.6);
+    /// those that are not there at the end are left out.
+    Runs(u32, #[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 impl Bitmap {
@@ -298,7 +299,7 @@ impl Bitmap {
         if 2 * starts.sum::<usize>() >= most {
             return None;
         }
-        let size = self.gaps_and_runs().map(varint_size).sum();
+        let size = self.gaps_and_runs().map(leb128_size).sum();
         (size < most).then_some(size)
     }
 
@@ -337,7 +338,13 @@ impl From<&Bitmap> for Packed {
             0 => Self::Empty(bitmap.len),
             _ if bitmap.is_full() => Self::Full(bitmap.len),
             _ => match bitmap.runs_size(bitmap.len.div_ceil(8) as usize) {
-                Some(_) => Self::Runs(bitmap.len, bitmap.gaps_and_runs().collect()),
+                Some(size) => {
+                    let mut bytes = Vec::with_capacity(size);
+                    for number in bitmap.gaps_and_runs() {
+                        write_leb128(number, &mut bytes);
+                    }
+                    Self::Runs(bitmap.len, bytes)
+                }
                 None => Self::Bits(bitmap.len, bitmap.to_bytes()),
             },
         }
@@ -364,19 +371,19 @@ impl TryFrom<Packed> for Bitmap {
                 });
             }
             Packed::Bits(_, bits) => bitmap.merge(&Segment { first: 0, bits })?,
-            Packed::Runs(_, lengths) => {
+            Packed::Runs(_, bytes) => {
+                let mut rest = &bytes[..];
                 let mut end = 0u32;
-                for (position, pair) in lengths.chunks(2).enumerate() {
-                    let &[gap, run] = pair else {
-                        return Err(BitmapError::Runs);
-                    };
-                    if run == 0 || (gap == 0 && position > 0) {
+                while !rest.is_empty() {
+                    let gap = read_leb128(&mut rest).ok_or(BitmapError::Runs)?;
+                    let run = read_leb128(&mut rest).ok_or(BitmapError::Runs)?;
+                    if run == 0 || (gap == 0 && end > 0) {
                         return Err(BitmapError::Runs);
                     }
-                    let (start, last) = (u64::from(end) + u64::from(gap), u64::from(run) - 1);
-                    end = match u32::try_from(start + last) {
+                    let last = u64::from(end) + u64::from(gap) + u64::from(run) - 1;
+                    end = match u32::try_from(last) {
                         Ok(last) if last < len => last + 1,
-                        _ => return Err(BitmapError::PastEnd(start + last)),
+                        _ => return Err(BitmapError::PastEnd(last)),
                     };
                     bitmap.insert_range(end - run..end);
                 }
@@ -398,13 +405,33 @@ impl<'de> Deserialize<'de> for Bitmap {
     }
 }
 
-/// Bytes of a number in the codec: one, or two to four behind a marker.
-fn varint_size(number: u32) -> usize {
-    match number {
-        0..251 => 1,
-        251..=0xffff => 3,
-        _ => 5,
+/// Seven bits a byte, the lowest first; the highest bit says whether there are more.
+fn write_leb128(mut number: u32, bytes: &mut Vec<u8>) {
+    while number >= 0x80 {
+        bytes.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
     }
+    bytes.push(number.to_le_bytes()[0]);
+}
+
+/// Takes a number off the front; none if there is none that fits.
+fn read_leb128(bytes: &mut &[u8]) -> Option<u32> {
+    let mut number = 0u32;
+    for shift in (0..32).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let low = u32::from(byte & 0x7f);
+        number |= low.checked_mul(1 << shift)?;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+/// Bytes of a number.
+fn leb128_size(number: u32) -> usize {
+    (number | 1).ilog2() as usize / 7 + 1
 }
 
 #[cfg(test)]
@@ -489,10 +516,32 @@ mod tests {
             prop_assert_eq!(codec::decode::<Bitmap>(&bytes), Ok(whole));
         }
 
+        #[test]
+        fn numbers_come_back(number in any::<u32>(), bits in 0u32..32, tail in proptest::collection::vec(any::<u8>(), 0..3)) {
+            let number = number >> bits;
+            let mut bytes = Vec::new();
+            write_leb128(number, &mut bytes);
+            prop_assert_eq!(bytes.len(), leb128_size(number));
+            bytes.extend(&tail);
+            let mut rest = &bytes[..];
+            prop_assert_eq!(read_leb128(&mut rest), Some(number));
+            prop_assert_eq!(rest, tail);
+        }
+
+        /// Whatever bytes are sent, a bitmap or an error comes of it.
+        #[test]
+        fn strange_bytes_are_refused_or_a_bitmap(len in 0u32..100, bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
+            if let Ok(bitmap) = Bitmap::try_from(Packed::Runs(len, bytes)) {
+                prop_assert!(bitmap.iter().all(|index| index < len));
+            }
+        }
+
         /// Whatever runs are sent, a bitmap or an error comes of it.
         #[test]
         fn strange_runs_are_refused(len in 0u32..100, lengths in proptest::collection::vec(prop_oneof![0u32..20, Just(u32::MAX)], 0..8)) {
-            let bytes = codec::encode(&Packed::Runs(len, lengths.clone()));
+            let mut numbers = Vec::new();
+            lengths.iter().for_each(|&length| write_leb128(length, &mut numbers));
+            let bytes = codec::encode(&Packed::Runs(len, numbers));
             let is_good = lengths.len().is_multiple_of(2)
                 && lengths.iter().skip(1).all(|&length| length > 0)
                 && lengths.iter().copied().map(u64::from).sum::<u64>() <= len.into();

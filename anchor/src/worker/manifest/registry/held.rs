@@ -88,8 +88,8 @@ impl Held {
     /// Bytes that it takes on the wire.
     pub(super) fn packed_size(&self) -> usize {
         match &self.form {
-            // Two numbers a run, of five bytes at the most; so few that their exact size does not matter.
-            Form::Runs(runs, _) => 10 * runs.len(),
+            // Two numbers a run, of three bytes at the most; so few that their exact size does not matter.
+            Form::Runs(runs, _) => 6 * runs.len(),
             Form::Bits(bits) => bits.packed_size(),
         }
     }
