@@ -110,6 +110,7 @@ pub(crate) mod examples {
             observed: address(),
             address: address(),
             heartbeat_ms: 5_000,
+            collect_ms: 20,
             peers: vec![source()],
         };
         vec![

@@ -6,6 +6,7 @@
 mod connection;
 mod fetch;
 mod prefix;
+mod small;
 mod sources;
 mod verifier;
 
@@ -18,10 +19,7 @@ use crate::{
     session::Session,
     store::{Place, Slot, Stamp},
 };
-use anchorage_manifest::{
-    Content, ContentId, Hash, Name, Release, Source,
-    wire::{Reply, Request},
-};
+use anchorage_manifest::{Content, ContentId, Hash, Name, Release};
 use anyhow::{Context as _, Result, anyhow};
 use fetch::Fetch;
 use serde::{Deserialize, Serialize};
@@ -32,7 +30,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::{
+    task::{JoinSet, spawn_blocking},
+    time::timeout,
+};
 
 /// How long the anchors may take to hear that all is there.
 const TELLING_DEADLINE: Duration = Duration::from_secs(3);
@@ -74,7 +75,11 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
         events.tell(done(&slot, release, &path, started, true, Vec::new()));
         return Ok(());
     }
-    let content = list(node, &anchors, release, request.timeout_s).await?;
+    let small = small::fetch(node, &anchors, release).await;
+    let content = match &small {
+        Some(small) => small.content.clone(),
+        None => list(node, &anchors, release, request.timeout_s).await?,
+    };
     let (slot, adopted) = {
         let (node, path, name, force) = (node.clone(), path.clone(), name.clone(), request.force);
         spawn_blocking(move || place(&node, &content, &path, name, force))
@@ -83,7 +88,16 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
     };
     let mut shares = Vec::new();
     if !adopted {
-        shares = fetch_verified(node, &slot, request, events).await?;
+        shares = match small {
+            Some(small) => {
+                let (node, same) = (node.clone(), slot.clone());
+                spawn_blocking(move || small.store(&node, &same))
+                    .await
+                    .context("BUG: storing panicked")?
+                    .map_err(|error| unwritable(error, &slot))?
+            }
+            None => fetch_verified(node, &slot, request, events).await?,
+        };
         let (slot, path) = (slot.clone(), path.clone());
         spawn_blocking(move || slot.complete_as(&path))
             .await
@@ -131,15 +145,20 @@ async fn fetch_verified(
 
 /// Tells the anchors that the node has all of it, and flushes the file to the disk when there is time.
 async fn finish(node: &Arc<Node>, slot: &Arc<Slot>) {
+    // The announcement does not wait for the acks to be answered, nor one anchor for another.
     let telling = async {
-        for session in node
-            .sessions
-            .iter()
-            .filter(|session| session.connected().is_some())
-        {
-            session.flush().await;
+        let mut telling = JoinSet::new();
+        for session in node.sessions.clone() {
+            if session.connected().is_some() {
+                let slot = slot.clone();
+                telling.spawn(async move {
+                    tokio::join!(session.flush(), async {
+                        drop(session.announce(&slot).await);
+                    });
+                });
+            }
         }
-        node.announce(slot).await;
+        while telling.join_next().await.is_some() {}
     };
     // The next connection tells what this one could not.
     drop(timeout(TELLING_DEADLINE, telling).await);
@@ -201,6 +220,14 @@ impl Drop for Claim {
     }
 }
 
+/// A verified chunk cannot be written: nothing that another source could mend.
+fn unwritable(error: anyhow::Error, slot: &Slot) -> Failure {
+    Failure::from(error).hint(format!(
+        "what is there stays in {}: make room and run the same command again",
+        slot.path().display()
+    ))
+}
+
 /// The list of chunks; who has it is asked again and again until somebody does.
 async fn list(
     node: &Arc<Node>,
@@ -210,19 +237,7 @@ async fn list(
 ) -> Result<Arc<Content>, Failure> {
     let deadline = Instant::now() + Duration::from_secs(timeout_s);
     loop {
-        let mut sources: Vec<Source> = Vec::new();
-        for (_, reply) in lookup::ask(
-            anchors,
-            &Request::Watch {
-                content: release.content,
-            },
-        )
-        .await
-        {
-            if let Ok(Reply::Watching { sources: more }) = reply {
-                sources.extend(more);
-            }
-        }
+        let sources = lookup::sources(node, anchors, release.content).await;
         match lookup::list(node, release, sources).await {
             Err(failure) if failure.exit == Exit::Incomplete && Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(250)).await;

@@ -13,6 +13,7 @@ pub mod get;
 pub mod guest;
 pub mod home;
 pub mod identity;
+mod idle;
 pub mod known_anchors;
 pub mod lookup;
 pub mod node;

@@ -127,6 +127,21 @@ pub async fn holders(anchors: &[&Session], content: ContentId) -> Vec<Holder> {
     all.into_values().collect()
 }
 
+/// Other nodes that are said to hold something of a content, now; the anchors tell of changes from then on.
+pub async fn sources(node: &Node, anchors: &[&Session], content: ContentId) -> Vec<Source> {
+    let mut sources: Vec<Source> = Vec::new();
+    for (_, reply) in ask(anchors, &Request::Watch { content }).await {
+        if let Ok(Reply::Watching { sources: more }) = reply {
+            for source in more.into_iter().map(|source| node.reachable(source)) {
+                if source.node != node.identity.id() && !sources.contains(&source) {
+                    sources.push(source);
+                }
+            }
+        }
+    }
+    sources
+}
+
 /// The list of a release's content: from the store, or from the first of `sources` that has it.
 pub async fn list(
     node: &Arc<Node>,
@@ -181,10 +196,13 @@ async fn fetch_list(node: &Arc<Node>, content: ContentId, sources: Vec<Source>) 
         let next = sources.next();
         let is_last = next.is_none();
         if let Some(source) = next {
-            let identity = node.identity.clone();
+            let node = node.clone();
             asking.spawn(async move {
-                let mut stream = dial::dial(&identity, source).await?;
+                let mut stream = node.dial(source).await?;
                 let list = dial::get_list(&mut stream, content).await;
+                if list.is_ok() {
+                    node.idle.give(source, stream);
+                }
                 list.map_err(|error| error.context(source.address.to_string()))
             });
         }

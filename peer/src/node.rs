@@ -2,11 +2,13 @@
 
 use crate::{
     config::Config,
+    dial,
     event::{AnchorStatus, Event, Events, FileStatus, Status},
     failure::{Exit, Failure},
     file_path::FilePath,
     home::Home,
     identity::Identity,
+    idle::Idle,
     known_anchors::KnownAnchors,
     serve::{INCOMING_SIZE_MAX, Server, Share, Traffic},
     session::{Ground, Listen, News, Session, State},
@@ -56,6 +58,8 @@ pub struct Node {
     pub incoming: Arc<Semaphore>,
     /// Bytes that it fetched.
     pub fetched: Traffic,
+    /// Connections to sources that are not in use.
+    pub(crate) idle: Arc<Idle>,
     /// Contents that are being fetched at this moment.
     pub fetching: Mutex<BTreeSet<ContentId>>,
     server: Arc<Server>,
@@ -95,6 +99,7 @@ impl Node {
             sessions: sessions.collect(),
             incoming: Arc::new(Semaphore::new(INCOMING_SIZE_MAX)),
             fetched: Traffic::default(),
+            idle: Arc::default(),
             fetching: Mutex::default(),
             server: Server::new(store.clone(), None, Share::whole()),
             store,
@@ -210,6 +215,14 @@ impl Node {
         anchors
             .find(|anchor| anchor.node == source.node)
             .unwrap_or(source)
+    }
+
+    /// A connection to a source: one that was used a moment ago, or a new one.
+    pub(crate) async fn dial(&self, source: Source) -> Result<tls::Stream> {
+        match self.idle.take(source).await {
+            Some(stream) => Ok(stream),
+            None => dial::dial(&self.identity, source).await,
+        }
     }
 
     /// Whether a node is one of the anchors that this one talks to.

@@ -436,12 +436,14 @@ impl Driver {
                     let Reply::Joined {
                         address,
                         heartbeat_ms,
+                        collect_ms,
                         peers,
                         ..
                     } = reply
                     else {
                         return Err(unexpected(&reply));
                     };
+                    self.acks.collect_for(collect_ms);
                     self.tell(News::Joined { peers });
                     return Ok((
                         address,

@@ -16,7 +16,7 @@ mod control_peer;
 
 use anchorage_manifest::{
     Bitmap, ContentId, Geometry, Hash, Have, Holder, Name, Release,
-    limits::{CHUNKS_PER_MESSAGE_MAX, COLLECT_MS_MIN},
+    limits::CHUNKS_PER_MESSAGE_MAX,
     wire::{Reply, Request},
 };
 use anchorage_peer::identity::Identity;
@@ -42,6 +42,9 @@ const DIALS_MAX: usize = 64;
 
 /// How long a session that resolves pauses between two questions.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(5);
+
+/// Time before what is acked and resolved counts: peers start all at once here, and get into their pace first.
+const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Bytes of a chunk; nobody ever sees one.
 const CHUNK_SIZE: u32 = 1 << 20;
@@ -187,13 +190,27 @@ struct Acked {
     refused: u64,
 }
 
+impl Acked {
+    /// Counts an answer, if it comes late enough.
+    fn count(&mut self, reply: &Reply, chunks: u64, since: Instant) -> Result<()> {
+        let is_counted = u64::from(Instant::now() >= since);
+        match reply {
+            Reply::Acked { .. } => self.chunks += is_counted * chunks,
+            Reply::Refused { .. } => self.refused += is_counted,
+            other => bail!("an ack was answered by {other:?}"),
+        }
+        self.messages += is_counted;
+        Ok(())
+    }
+}
+
 async fn ack_all(
     arguments: &Arguments,
     pace: Pace,
     content: ContentId,
     peers: &mut Vec<Peer>,
 ) -> Result<Value> {
-    let started = Instant::now();
+    let started = Instant::now() + WARM_UP;
     let until = started + Duration::from_secs_f64(arguments.seconds);
     let mut resolving = JoinSet::new();
     for number in 0..arguments.resolvers {
@@ -201,7 +218,7 @@ async fn ack_all(
         resolving.spawn(async move {
             let seed = [u8::try_from(number % 200)?; 32];
             let mut peer = Peer::dial(anchor, Identity::from_seed(seed), number).await?;
-            resolve(&mut peer, until).await
+            resolve(&mut peer, started, until).await
         });
     }
     let mut acking = JoinSet::new();
@@ -209,8 +226,8 @@ async fn ack_all(
         let arguments = arguments.clone();
         acking.spawn(async move {
             match pace {
-                Pace::Collected => ack_collected(&arguments, content, peer, until).await,
-                Pace::FlatOut => ack(&arguments, content, peer, until).await,
+                Pace::Collected => ack_collected(&arguments, content, peer, started, until).await,
+                Pace::FlatOut => ack(&arguments, content, peer, started, until).await,
             }
         });
     }
@@ -251,6 +268,7 @@ async fn ack(
     arguments: &Arguments,
     content: ContentId,
     mut peer: Peer,
+    since: Instant,
     until: Instant,
 ) -> Result<(Peer, Acked)> {
     let mut acked = Acked::default();
@@ -273,12 +291,7 @@ async fn ack(
             .await?;
             open += 1;
         }
-        match peer.receive().await? {
-            Reply::Acked { .. } => acked.chunks += u64::from(arguments.batch),
-            Reply::Refused { .. } => acked.refused += 1,
-            other => bail!("an ack was answered by {other:?}"),
-        }
-        acked.messages += 1;
+        acked.count(&peer.receive().await?, u64::from(arguments.batch), since)?;
         open -= 1;
     }
     for _ in 0..open {
@@ -292,52 +305,52 @@ async fn ack_collected(
     arguments: &Arguments,
     content: ContentId,
     mut peer: Peer,
+    since: Instant,
     until: Instant,
 ) -> Result<(Peer, Acked)> {
     let mut acked = Acked::default();
+    let mut next = 0;
     let each = Duration::from_secs_f64(f64::from(arguments.peers) / f64::from(arguments.rate));
     // Not all at once.
     sleep(each.mul_f64(fastrand::f64())).await;
     let started = Instant::now();
-    let mut collect = Duration::from_millis(COLLECT_MS_MIN.into());
+    let mut collect = Duration::from_millis(peer.collect_ms.into());
     loop {
-        let first = each.mul_f64((acked.chunks + 1) as f64);
+        let first = each.mul_f64((next + 1) as f64);
         let due = (started + first).max(Instant::now()) + collect;
         if due >= until {
             break;
         }
         sleep_until(due.into()).await;
         let all = u64::try_from(started.elapsed().as_nanos() / each.as_nanos())?;
-        let range = acked.chunks..all.min(acked.chunks + CHUNKS_PER_MESSAGE_MAX as u64);
+        let range = next..all.min(next + CHUNKS_PER_MESSAGE_MAX as u64);
         let from = peer.anchor;
         let chunks: Vec<u32> = range
             .map(|chunk| u32::try_from(chunk % u64::from(arguments.chunks)))
             .collect::<Result<_, _>>()?;
         let count = chunks.len() as u64;
+        next += count;
         let request = Request::Ack {
             content,
             from,
             chunks,
         };
-        match peer.ask(request).await? {
-            Reply::Acked { collect_ms } => {
-                acked.chunks += count;
-                collect = Duration::from_millis(collect_ms.into());
-            }
-            Reply::Refused { .. } => acked.refused += 1,
-            other => bail!("an ack was answered by {other:?}"),
+        let reply = peer.ask(request).await?;
+        acked.count(&reply, count, since)?;
+        if let Reply::Acked { collect_ms } = reply {
+            collect = Duration::from_millis(collect_ms.into());
         }
-        acked.messages += 1;
     }
     Ok((peer, acked))
 }
 
-async fn resolve(peer: &mut Peer, until: Instant) -> Result<Vec<Duration>> {
+async fn resolve(peer: &mut Peer, since: Instant, until: Instant) -> Result<Vec<Duration>> {
     let name: Name = "acked".parse()?;
     let mut delays = Vec::new();
     while Instant::now() < until {
         let asked = Instant::now();
         match peer.ask(Request::Resolve { name: name.clone() }).await? {
+            Reply::Resolved { .. } if asked < since => {}
             Reply::Resolved { .. } => delays.push(asked.elapsed()),
             // As bad as an answer that never comes: counted as the longest wait there is.
             Reply::Refused { .. } => delays.push(Duration::from_secs(10)),

@@ -22,6 +22,8 @@ const PEERS_PER_ADDRESS: u32 = 5_000;
 pub(crate) struct Peer {
     /// Whom it talks to.
     pub(crate) anchor: NodeId,
+    /// Milliseconds for which it is to collect acks, once it has joined.
+    pub(crate) collect_ms: u32,
     stream: TlsStream<TcpStream>,
     next_id: u32,
     bytes_in: u64,
@@ -45,6 +47,7 @@ impl Peer {
             .with_context(|| format!("no handshake of peer {number}"))?;
         let mut peer = Self {
             anchor: tls::node_of(stream.get_ref().1)?,
+            collect_ms: 0,
             stream,
             next_id: 0,
             bytes_in: 0,
@@ -60,7 +63,10 @@ impl Peer {
     pub(crate) async fn join(&mut self, port: u16) -> Result<()> {
         let advertise = None;
         match self.ask(Request::Join { port, advertise }).await? {
-            Reply::Joined { .. } => Ok(()),
+            Reply::Joined { collect_ms, .. } => {
+                self.collect_ms = collect_ms;
+                Ok(())
+            }
             other => bail!("join was answered by {other:?}"),
         }
     }

@@ -427,6 +427,7 @@ impl Shared {
                     observed,
                     address: advertise.unwrap_or(SocketAddr::new(observed.ip(), port)),
                     heartbeat_ms: 5_000,
+                    collect_ms: 20,
                     peers: vec![],
                 }
             }

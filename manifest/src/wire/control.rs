@@ -127,6 +127,8 @@ pub enum Reply {
         address: SocketAddr,
         /// Milliseconds between heartbeats.
         heartbeat_ms: u32,
+        /// Milliseconds for which the peer is to collect acks, until the answer to one says another time.
+        collect_ms: u32,
         /// Other live peers, at most [`crate::limits::PEERS_MAX`], picked at random.
         peers: Vec<Source>,
     },

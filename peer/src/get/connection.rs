@@ -112,7 +112,7 @@ async fn converse(
     commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<()> {
     let content = shared.slot.id();
-    let mut stream = dial::dial(&shared.node.identity, source).await?;
+    let mut stream = shared.node.dial(source).await?;
     let have = shared.slot.have();
     framed::write(&mut stream, &Ask::Interested { content, have }).await?;
     let (reader, writer) = stream.split();

@@ -228,10 +228,7 @@ impl Fetch {
             Report::Missing(index) => self.handle(Event::Missing(id, index)),
             Report::Corrupt(index) => self.handle(Event::Corrupt(id, index)),
             Report::Unwritable(error) => {
-                return Err(Failure::from(error).hint(format!(
-                    "what is there stays in {}: make room and run the same command again",
-                    self.slot.path().display()
-                )));
+                return Err(super::unwritable(error, &self.slot));
             }
             Report::Down(error) => {
                 self.handle(Event::Gone(id));

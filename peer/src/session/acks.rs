@@ -64,11 +64,16 @@ impl Acks {
         requests
     }
 
+    /// The anchor says how long to collect.
+    pub(super) fn collect_for(&mut self, collect_ms: u32) {
+        let collect_ms = collect_ms.clamp(COLLECT_MS_MIN, COLLECT_MS_MAX);
+        self.collect = Duration::from_millis(collect_ms.into());
+    }
+
     /// One of those sent is answered.
     pub(super) fn answered(&mut self, reply: &Reply) {
         if let &Reply::Acked { collect_ms } = reply {
-            let collect_ms = collect_ms.clamp(COLLECT_MS_MIN, COLLECT_MS_MAX);
-            self.collect = Duration::from_millis(collect_ms.into());
+            self.collect_for(collect_ms);
         }
         self.unanswered = self.unanswered.saturating_sub(1);
         self.wake();

@@ -8,6 +8,7 @@ use std::{
     fs::{self, File, Metadata},
     os::unix::fs::MetadataExt as _,
     path::Path,
+    sync::LazyLock,
 };
 
 /// Where a file lies.
@@ -133,10 +134,11 @@ impl Place {
 
 /// The kernel's name for this boot of the machine.
 fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    static BOOT: LazyLock<String> = LazyLock::new(|| {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        boot.unwrap_or_default().trim().to_owned()
+    });
+    BOOT.clone()
 }
 
 #[cfg(test)]

@@ -32,8 +32,8 @@ const PENDING_MAX: usize = 16_384;
 /// A request that has no reply after this is answered `Busy`.
 const REPLY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Most contents that one session may watch.
-const WATCHES_MAX: usize = 1_024;
+/// Most contents that one session may watch; the one that it has watched longest gives way to a new one.
+const WATCHES_MAX: usize = 256;
 
 /// Most watchers that are told of one change, picked at random. If all were, a crowd of N that comes for the same
 /// content would get N² messages; a peer needs some sources, not all, and those who are not told now are told of
@@ -100,7 +100,8 @@ struct State {
 struct Session {
     seat: Seat,
     joined: bool,
-    watches: BTreeSet<ContentId>,
+    /// In the order in which it began.
+    watches: VecDeque<ContentId>,
 }
 
 struct Pending {
@@ -145,7 +146,7 @@ impl Desk {
         let session = Session {
             seat,
             joined: false,
-            watches: BTreeSet::new(),
+            watches: VecDeque::new(),
         };
         state.sessions.insert(id, session);
         Some(id)
@@ -191,13 +192,12 @@ impl Desk {
             permit,
             leaves: request == Request::Leave,
         };
-        let watched = match &request {
-            Request::Watch { content } => state.watch(session, *content),
-            _ => true,
-        };
-        if !watched || state.pending.len() >= PENDING_MAX {
+        if state.pending.len() >= PENDING_MAX {
             state.answer(asker, Answer::Reply(BUSY));
             return;
+        }
+        if let Request::Watch { content } = request {
+            state.watch(session, content);
         }
         let sequence = state.next_sequence;
         state.next_sequence += 1;
@@ -332,21 +332,24 @@ impl State {
         }
     }
 
-    fn watch(&mut self, id: SessionId, content: ContentId) -> bool {
+    fn watch(&mut self, id: SessionId, content: ContentId) {
         let Some(session) = self.sessions.get_mut(&id) else {
-            return true;
+            return;
         };
-        if session.watches.len() >= WATCHES_MAX && !session.watches.contains(&content) {
-            return false;
+        if !self.watchers.entry(content).or_default().insert(id) {
+            return;
         }
-        session.watches.insert(content);
-        self.watchers.entry(content).or_default().insert(id);
-        true
+        session.watches.push_back(content);
+        if session.watches.len() > WATCHES_MAX
+            && let Some(&oldest) = session.watches.front()
+        {
+            self.unwatch(id, oldest);
+        }
     }
 
     fn unwatch(&mut self, id: SessionId, content: ContentId) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.watches.remove(&content);
+            session.watches.retain(|&other| other != content);
         }
         if let Some(watchers) = self.watchers.get_mut(&content) {
             watchers.remove(&id);

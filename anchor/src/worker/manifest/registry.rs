@@ -293,6 +293,7 @@ impl Registry {
             observed,
             address,
             heartbeat_ms: self.heartbeat_ms,
+            collect_ms: self.collect_ms(),
             peers,
         }
     }

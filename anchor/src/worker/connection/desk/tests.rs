@@ -50,6 +50,7 @@ impl Guest {
             observed: address,
             address,
             heartbeat_ms: 1,
+            collect_ms: 20,
             peers: vec![],
         };
         reply(desk, asked.sequence, joined.clone());
@@ -224,6 +225,28 @@ fn changes_are_told_to_who_watches() {
     assert!(watcher.reply().is_some());
     push(&desk);
     assert_eq!(watcher.push(), None);
+}
+
+#[test]
+fn the_oldest_watch_gives_way() {
+    let desk = Desk::new(1_000);
+    let mut guest = Guest::sit(&desk, 8);
+    let numbered = |number: usize| ContentId(Hash::of(&number.to_be_bytes()));
+    for number in 0..=WATCHES_MAX {
+        let content = numbered(number);
+        guest.ask(&desk, 1, Request::Watch { content });
+        for asked in forwarded(&desk) {
+            reply(&desk, asked.sequence, Reply::Done);
+        }
+        assert_eq!(guest.reply(), Some((1, Reply::Done)));
+    }
+    let node = NodeId([2; 32]);
+    for (number, is_watched) in [(0, false), (1, true), (WATCHES_MAX, true)] {
+        let content = numbered(number);
+        let push = Push::Gone { content, node };
+        desk.hear(vec![ToConnection::Push(push.clone())]);
+        assert_eq!(guest.push(), is_watched.then_some(push));
+    }
 }
 
 #[test]

@@ -1,0 +1,144 @@
+//! A small file in one round trip: its list and its chunks are asked for together, over a connection that is kept for
+//! the next one.
+//!
+//! Whatever goes wrong here is left to the ordinary way, which finds out whose fault it is.
+
+use crate::{dial, event::Share, framed, lookup, node::Node, session::Session, store::Slot, tls};
+use anchorage_manifest::{
+    Content, Hash, Release, Source, codec,
+    content::LIST_SIZE_MAX,
+    limits::FRAME_SIZE_MAX,
+    wire::{Answer, Ask},
+};
+use anyhow::{Context as _, Result, ensure};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
+
+/// Most bytes of a small file.
+const SIZE_MAX: u64 = 64 << 10;
+
+/// Sources that are asked, one after the other.
+const TRIES: usize = 2;
+
+/// How long one of them may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A small file that matches its hashes.
+pub(super) struct Small {
+    /// Its list.
+    pub(super) content: Arc<Content>,
+    bytes: Vec<u8>,
+    source: Source,
+}
+
+/// Fetches a release's file if it is small and one of the first sources gives it at once.
+pub(super) async fn fetch(
+    node: &Arc<Node>,
+    anchors: &[&Session],
+    release: &Release,
+) -> Option<Small> {
+    let size = release.geometry.size();
+    if size == 0 || size > SIZE_MAX || node.store.slot(release.content).is_some() {
+        return None;
+    }
+    let mut sources = lookup::sources(node, anchors, release.content).await;
+    // To those who have been talked to just now there is a connection.
+    sources.sort_by_key(|&source| !node.idle.has(source));
+    let _room = node
+        .incoming
+        .acquire_many(u32::try_from(size).expect("it is small"))
+        .await;
+    for source in sources.into_iter().take(TRIES) {
+        if let Ok(Ok(small)) = timeout(PATIENCE, fetch_from(node, source, release)).await {
+            return Some(small);
+        }
+    }
+    None
+}
+
+async fn fetch_from(node: &Arc<Node>, source: Source, release: &Release) -> Result<Small> {
+    let content = release.content;
+    let mut stream = node.dial(source).await?;
+    let mut asks = codec::frame(&Ask::GetList { content });
+    for index in 0..release.geometry.chunks() {
+        asks.extend(codec::frame(&Ask::Get { content, index }));
+    }
+    stream.write_all(&asks).await?;
+    stream.flush().await?;
+    let answer = framed::expect(&mut stream, FRAME_SIZE_MAX).await?;
+    let list = match answer {
+        Answer::List {
+            content: same,
+            size,
+        } if same == content && size as usize <= LIST_SIZE_MAX => {
+            body(&mut stream, size as usize).await?
+        }
+        other => return Err(dial::unexpected(&other)),
+    };
+    let list = Content::decode_as(&list, content).context("peer sent what is not the list")?;
+    ensure!(
+        list.geometry() == release.geometry,
+        "the release has other sizes"
+    );
+    let mut bytes = Vec::new();
+    for (wanted, hash) in (0..).zip(list.chunks()) {
+        let extent = release.geometry.extent(wanted).context("past the end")?;
+        match framed::expect(&mut stream, FRAME_SIZE_MAX).await? {
+            Answer::Chunk {
+                content: same,
+                index,
+                size,
+            } if same == content && index == wanted && size == extent.size => {
+                let chunk = body(&mut stream, size as usize).await?;
+                ensure!(Hash::of(&chunk) == *hash, "peer sent a wrong chunk");
+                bytes.extend(chunk);
+            }
+            other => return Err(dial::unexpected(&other)),
+        }
+    }
+    ensure!(Hash::of(&bytes) == list.sha256(), "the whole file is wrong");
+    node.fetched.count_in(bytes.len());
+    node.idle.give(source, stream);
+    Ok(Small {
+        content: Arc::new(list),
+        bytes,
+        source,
+    })
+}
+
+async fn body(stream: &mut tls::Stream, size: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; size];
+    stream.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}
+
+impl Small {
+    /// Stores what is not there yet, and acks it; who sent it. Blocks.
+    pub(super) fn store(&self, node: &Node, slot: &Slot) -> Result<Vec<Share>> {
+        let geometry = self.content.geometry();
+        let mut share = Share {
+            address: self.source.address,
+            anchor: node.is_anchor(self.source.node),
+            bytes: 0,
+            chunks: 0,
+        };
+        for index in slot.have().missing().collect::<Vec<_>>() {
+            let extent = geometry.extent(index).context("past the end")?;
+            let start = usize::try_from(extent.offset)?;
+            let chunk = &self.bytes[start..start + extent.size as usize];
+            ensure!(
+                slot.store(index, chunk)?,
+                "BUG: a chunk matched, and then not"
+            );
+            for session in &node.sessions {
+                session.ack(slot.id(), index, self.source.node);
+            }
+            share.bytes += u64::from(extent.size);
+            share.chunks += 1;
+        }
+        Ok(vec![share])
+    }
+}
