@@ -31,9 +31,7 @@ pub struct Segment {
 impl Segment {
     /// The last chunk that it holds.
     pub fn last(&self) -> Option<u64> {
-        let position = self.bits.iter().rposition(|&byte| byte != 0)?;
-        let bit = self.bits[position].ilog2();
-        Some(u64::from(self.first) + 8 * position as u64 + u64::from(bit))
+        last_of(self.first, &self.bits)
     }
 }
 
@@ -59,9 +57,13 @@ pub enum BitmapError {
     Runs,
 }
 
+/// A bitmap as it travels, which is how it is kept where there are many.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Packed(Form);
+
 /// The wire form.
-#[derive(Serialize, Deserialize)]
-enum Packed {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Form {
     Empty(u32),
     Full(u32),
     Bits(u32, #[serde(with = "serde_bytes")] Vec<u8>),
@@ -246,14 +248,17 @@ impl Bitmap {
 
     /// Adds what a segment holds.
     pub fn merge(&mut self, segment: &Segment) -> Result<(), BitmapError> {
-        let last = segment.last().unwrap_or_default();
-        if segment.last().is_some() && last >= self.len.into() {
+        self.merge_bytes(segment.first, &segment.bits)
+    }
+
+    fn merge_bytes(&mut self, first: u32, bytes: &[u8]) -> Result<(), BitmapError> {
+        if let Some(last) = last_of(first, bytes).filter(|&last| last >= self.len.into()) {
             return Err(BitmapError::PastEnd(last));
         }
-        let set = segment.bits.iter().enumerate();
+        let set = bytes.iter().enumerate();
         for (position, &byte) in set.filter(|&(_, &byte)| byte != 0) {
-            let first = segment.first as usize + 8 * position;
-            let (word, bit) = (first / 64, first % 64);
+            let index = first as usize + 8 * position;
+            let (word, bit) = (index / 64, index % 64);
             self.add(word, u64::from(byte) << bit);
             if bit > 56 {
                 self.add(word + 1, u64::from(byte) >> (64 - bit));
@@ -332,7 +337,44 @@ impl Bitmap {
     }
 }
 
-impl From<&Bitmap> for Packed {
+impl Packed {
+    /// Packs a bitmap.
+    pub fn of(bitmap: &Bitmap) -> Self {
+        Self(Form::from(bitmap))
+    }
+
+    /// Packs a bitmap of `len` chunks that is given as runs, in order and apart.
+    pub fn of_runs<'a>(len: u32, runs: impl Iterator<Item = &'a Range<u32>>) -> Self {
+        let mut bytes = Vec::new();
+        let (mut end, mut ones) = (0, 0);
+        for run in runs {
+            write_leb128(run.start - end, &mut bytes);
+            write_leb128(run.end - run.start, &mut bytes);
+            ones += run.end - run.start;
+            end = run.end;
+        }
+        Self(match ones {
+            0 => Form::Empty(len),
+            _ if ones == len => Form::Full(len),
+            _ => Form::Runs(len, bytes),
+        })
+    }
+
+    /// The bitmap.
+    pub fn unpack(&self) -> Bitmap {
+        Bitmap::try_from(&self.0).expect("it was packed here, or looked at when it was decoded")
+    }
+}
+
+impl<'de> Deserialize<'de> for Packed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let form = Form::deserialize(deserializer)?;
+        Bitmap::try_from(&form).map_err(D::Error::custom)?;
+        Ok(Self(form))
+    }
+}
+
+impl From<&Bitmap> for Form {
     fn from(bitmap: &Bitmap) -> Self {
         match bitmap.ones {
             0 => Self::Empty(bitmap.len),
@@ -351,27 +393,27 @@ impl From<&Bitmap> for Packed {
     }
 }
 
-impl TryFrom<Packed> for Bitmap {
+impl TryFrom<&Form> for Bitmap {
     type Error = BitmapError;
 
-    fn try_from(packed: Packed) -> Result<Self, BitmapError> {
-        let (Packed::Empty(len) | Packed::Full(len) | Packed::Bits(len, _) | Packed::Runs(len, _)) =
-            packed;
+    fn try_from(packed: &Form) -> Result<Self, BitmapError> {
+        let (Form::Empty(len) | Form::Full(len) | Form::Bits(len, _) | Form::Runs(len, _)) = packed;
+        let len = *len;
         if len > CHUNKS_MAX {
             return Err(BitmapError::TooLong(len));
         }
         let mut bitmap = Self::empty(len);
         match packed {
-            Packed::Empty(_) => {}
-            Packed::Full(_) => bitmap.insert_range(0..len),
-            Packed::Bits(_, bits) if bits.len() != len.div_ceil(8) as usize => {
+            Form::Empty(_) => {}
+            Form::Full(_) => bitmap.insert_range(0..len),
+            Form::Bits(_, bits) if bits.len() != len.div_ceil(8) as usize => {
                 return Err(BitmapError::Size {
                     len,
                     bytes: bits.len(),
                 });
             }
-            Packed::Bits(_, bits) => bitmap.merge(&Segment { first: 0, bits })?,
-            Packed::Runs(_, bytes) => {
+            Form::Bits(_, bits) => bitmap.merge_bytes(0, bits)?,
+            Form::Runs(_, bytes) => {
                 let mut rest = &bytes[..];
                 let mut end = 0u32;
                 while !rest.is_empty() {
@@ -395,14 +437,21 @@ impl TryFrom<Packed> for Bitmap {
 
 impl Serialize for Bitmap {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Packed::from(self).serialize(serializer)
+        Form::from(self).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Bitmap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::try_from(Packed::deserialize(deserializer)?).map_err(D::Error::custom)
+        Self::try_from(&Form::deserialize(deserializer)?).map_err(D::Error::custom)
     }
+}
+
+/// The last bit that is set in bytes of which the first bit has this index.
+fn last_of(first: u32, bytes: &[u8]) -> Option<u64> {
+    let position = bytes.iter().rposition(|&byte| byte != 0)?;
+    let bit = bytes[position].ilog2();
+    Some(u64::from(first) + 8 * position as u64 + u64::from(bit))
 }
 
 /// Seven bits a byte, the lowest first; the highest bit says whether there are more.
@@ -513,7 +562,13 @@ mod tests {
             let bytes = codec::encode(&whole);
             prop_assert!(whole.packed_size() <= len.div_ceil(8) as usize);
             prop_assert!((whole.packed_size()..whole.packed_size() + 8).contains(&bytes.len()));
-            prop_assert_eq!(codec::decode::<Bitmap>(&bytes), Ok(whole));
+            prop_assert_eq!(codec::decode::<Bitmap>(&bytes), Ok(whole.clone()));
+            let runs: Vec<Range<u32>> = whole.runs().collect();
+            for packed in [Packed::of(&whole), Packed::of_runs(len, runs.iter())] {
+                prop_assert_eq!(packed.unpack(), whole.clone());
+                let again = codec::decode::<Packed>(&codec::encode(&packed));
+                prop_assert_eq!(again, Ok(packed));
+            }
         }
 
         #[test]
@@ -531,7 +586,7 @@ mod tests {
         /// Whatever bytes are sent, a bitmap or an error comes of it.
         #[test]
         fn strange_bytes_are_refused_or_a_bitmap(len in 0u32..100, bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
-            if let Ok(bitmap) = Bitmap::try_from(Packed::Runs(len, bytes)) {
+            if let Ok(bitmap) = Bitmap::try_from(&Form::Runs(len, bytes)) {
                 prop_assert!(bitmap.iter().all(|index| index < len));
             }
         }
@@ -541,7 +596,7 @@ mod tests {
         fn strange_runs_are_refused(len in 0u32..100, lengths in proptest::collection::vec(prop_oneof![0u32..20, Just(u32::MAX)], 0..8)) {
             let mut numbers = Vec::new();
             lengths.iter().for_each(|&length| write_leb128(length, &mut numbers));
-            let bytes = codec::encode(&Packed::Runs(len, numbers));
+            let bytes = codec::encode(&Form::Runs(len, numbers));
             let is_good = lengths.len().is_multiple_of(2)
                 && lengths.iter().skip(1).all(|&length| length > 0)
                 && lengths.iter().copied().map(u64::from).sum::<u64>() <= len.into();

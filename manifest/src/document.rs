@@ -2,7 +2,7 @@
 
 use crate::{Content, Hash, Have, Holder, NodeId, Release, content::ContentId};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 /// One name, what it stands for, and who has each chunk of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,21 +62,38 @@ impl Manifest {
             let extent = geometry
                 .extent(index)
                 .expect("a content has as many hashes as chunks");
-            let mut peers: Vec<SocketAddr> = Vec::new();
-            for holder in holders.iter().filter(|holder| holder.have.contains(index)) {
-                if !peers.contains(&holder.source.address) {
-                    peers.push(holder.source.address);
-                }
-            }
             ManifestChunk {
                 name: release.name.of_chunk(index),
                 index,
                 offset: extent.offset,
                 size: extent.size,
                 sha256: *sha256,
-                peers,
+                peers: Vec::new(),
             }
         };
+        let mut chunks: Vec<ManifestChunk> = (0..).zip(content.chunks()).map(chunk).collect();
+        let mut others = Vec::new();
+        let mut addresses = BTreeSet::new();
+        for Holder { source, have } in holders {
+            let address = source.address;
+            match have {
+                // One at a time: a thousand of a million bits would be 125 MB.
+                Have::Chunks(packed) => {
+                    let have = packed.unpack();
+                    // Two nodes may be behind one address.
+                    let is_new = addresses.insert(address);
+                    for index in have.iter() {
+                        // Of a holder of a longer content nothing is believed that is not there.
+                        if let Some(chunk) = chunks.get_mut(index as usize)
+                            && (is_new || !chunk.peers.contains(&address))
+                        {
+                            chunk.peers.push(address);
+                        }
+                    }
+                }
+                &Have::Count(chunks) => others.push(ManifestHolder { address, chunks }),
+            }
+        }
         Self {
             name: release.name.to_string(),
             version: release.version,
@@ -85,17 +102,8 @@ impl Manifest {
             chunk_size: geometry.chunk_size(),
             content: release.content,
             publisher: release.publisher,
-            chunks: (0..).zip(content.chunks()).map(chunk).collect(),
-            others: holders
-                .iter()
-                .filter_map(|holder| match holder.have {
-                    Have::Chunks(_) => None,
-                    Have::Count(chunks) => Some(ManifestHolder {
-                        address: holder.source.address,
-                        chunks,
-                    }),
-                })
-                .collect(),
+            chunks,
+            others,
         }
     }
 }
@@ -103,7 +111,7 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bitmap, Geometry, Source, release::tests::signed};
+    use crate::{Bitmap, Geometry, Source, bitmap::Packed, release::tests::signed};
 
     #[test]
     fn the_document_is_as_promised() {
@@ -119,11 +127,11 @@ mod tests {
         let holders = [
             Holder {
                 source: source(7001),
-                have: Have::Chunks(Bitmap::full(3)),
+                have: Have::Chunks(Packed::of(&Bitmap::full(3))),
             },
             Holder {
                 source: source(40001),
-                have: Have::Chunks(have),
+                have: Have::Chunks(Packed::of(&have)),
             },
         ];
         let release = signed(1);

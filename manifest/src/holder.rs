@@ -1,6 +1,6 @@
 //! Who has chunks of a content, and where to reach it.
 
-use crate::{Bitmap, NodeId};
+use crate::{NodeId, bitmap::Packed};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -26,7 +26,7 @@ pub struct Holder {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Have {
     /// Which it has.
-    Chunks(Bitmap),
+    Chunks(Packed),
     /// How many it has; which would not fit the answer.
     Count(u32),
 }
@@ -35,16 +35,8 @@ impl Have {
     /// How many chunks they are.
     pub fn count(&self) -> u32 {
         match self {
-            Self::Chunks(chunks) => chunks.count(),
+            Self::Chunks(chunks) => chunks.unpack().count(),
             Self::Count(count) => *count,
-        }
-    }
-
-    /// Whether chunk `index` is known to be among them.
-    pub fn contains(&self, index: u32) -> bool {
-        match self {
-            Self::Chunks(chunks) => chunks.contains(index),
-            Self::Count(_) => false,
         }
     }
 }

@@ -31,7 +31,9 @@ pub const ALPN_CHUNKS: &[u8] = b"anchorage-chunks";
 pub(crate) mod examples {
     use super::*;
     use crate::{
-        Bitmap, ContentId, Hash, Have, Holder, NodeId, Source, bitmap::Segment, codec,
+        Bitmap, ContentId, Hash, Have, Holder, NodeId, Source,
+        bitmap::{Packed, Segment},
+        codec,
         release::tests::signed,
     };
     use std::net::SocketAddr;
@@ -136,7 +138,7 @@ pub(crate) mod examples {
                     holders: vec![
                         Holder {
                             source: source(),
-                            have: Have::Chunks(have),
+                            have: Have::Chunks(Packed::of(&have)),
                         },
                         Holder {
                             source: source(),

@@ -311,13 +311,14 @@ async fn ack_collected(
     let mut acked = Acked::default();
     let mut next = 0;
     let each = Duration::from_secs_f64(f64::from(arguments.peers) / f64::from(arguments.rate));
-    // Not all at once.
-    sleep(each.mul_f64(fastrand::f64())).await;
+    // Not all at once; nor does anybody begin to fetch at the same moment as everybody else.
+    sleep(WARM_UP.mul_f64(fastrand::f64() / 2.0)).await;
     let started = Instant::now();
     let mut collect = Duration::from_millis(peer.collect_ms.into());
     loop {
         let first = each.mul_f64((next + 1) as f64);
-        let due = (started + first).max(Instant::now()) + collect;
+        let due =
+            (started + first).max(Instant::now()) + collect.mul_f64(0.5 + fastrand::f64() / 2.0);
         if due >= until {
             break;
         }

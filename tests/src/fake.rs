@@ -3,6 +3,7 @@
 use crate::{Control, PATIENCE, Wire, random_bytes, until};
 use anchorage_manifest::{
     Bitmap, Content, Geometry, Hash, Have, Holder, NodeId, Release, SignedRelease, Source,
+    bitmap::Packed,
     limits::PROTOCOL_VERSION,
     wire::{
         ALPN_CHUNKS, ALPN_CONTROL, Answer, Ask, Outcome, Refusal, Reply, Request, ToAnchor, ToPeer,
@@ -442,7 +443,9 @@ impl Shared {
             Request::Holders { .. } => Reply::Holding {
                 holders: vec![Holder {
                     source: self.source,
-                    have: Have::Chunks(Bitmap::full(release.unverified().geometry.chunks())),
+                    have: Have::Chunks(Packed::of(&Bitmap::full(
+                        release.unverified().geometry.chunks(),
+                    ))),
                 }],
                 more: false,
             },

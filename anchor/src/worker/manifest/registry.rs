@@ -332,7 +332,7 @@ impl Registry {
             .range((from, Bound::Unbounded))
             .filter_map(|(&node, held)| {
                 let have = if budget.covers(node, held) {
-                    Have::Chunks(held.to_bitmap())
+                    Have::Chunks(held.pack())
                 } else {
                     Have::Count(held.count())
                 };

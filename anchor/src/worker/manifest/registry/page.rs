@@ -23,7 +23,7 @@ pub(super) fn page<T: Serialize>(items: impl Iterator<Item = T>) -> (Vec<T>, boo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anchorage_manifest::{Bitmap, Have, Holder, NodeId, Source, wire::Reply};
+    use anchorage_manifest::{Bitmap, Have, Holder, NodeId, Source, bitmap::Packed, wire::Reply};
 
     #[test]
     fn a_page_of_the_smallest_holders_can_be_decoded() {
@@ -31,7 +31,7 @@ mod tests {
             node: NodeId([1; 32]),
             address: ([127, 0, 0, 1], 1).into(),
         };
-        let have = Have::Chunks(Bitmap::full(1));
+        let have = Have::Chunks(Packed::of(&Bitmap::full(1)));
         let (holders, more) = page(std::iter::repeat_n(Holder { source, have }, 100_000));
         assert!(more && holders.len() > 10_000);
         let reply = Reply::Holding { holders, more };

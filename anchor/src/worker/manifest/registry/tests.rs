@@ -125,7 +125,7 @@ impl Bench {
             Reply::Holding { holders, .. } => holders
                 .into_iter()
                 .map(|holder| match holder.have {
-                    Have::Chunks(chunks) => (holder.source.node, chunks.iter().collect()),
+                    Have::Chunks(chunks) => (holder.source.node, chunks.unpack().iter().collect()),
                     Have::Count(count) => panic!("only that it has {count}"),
                 })
                 .collect(),
