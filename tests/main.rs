@@ -12,6 +12,9 @@ mod promises {
     /// What an anchor has answered survives the death of all of its processes.
     mod durability;
 
+    /// A small file costs one connection and one round trip to a source.
+    mod small;
+
     /// A download that was killed continues, and gets nothing twice.
     mod resume;
 

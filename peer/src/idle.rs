@@ -103,3 +103,48 @@ impl Idle {
         self.state.lock().expect("no holder of this lock panics")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{dial, framed, identity::Identity, tls};
+    use anchorage_manifest::{
+        limits::{FRAME_SIZE_MAX, PROTOCOL_VERSION},
+        wire::{ALPN_CHUNKS, Answer, Ask},
+    };
+    use anyhow::{Context as _, Result};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_connection_is_taken_once_and_only_while_it_is_up() -> Result<()> {
+        let (server, client) = (Identity::from_seed([1; 32]), Identity::from_seed([2; 32]));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let source = Source {
+            node: server.id(),
+            address: listener.local_addr()?,
+        };
+        let acceptor =
+            tokio_rustls::TlsAcceptor::from(tls::server_config(&server, &[ALPN_CHUNKS])?);
+        let serving = async {
+            let (stream, _) = listener.accept().await?;
+            let mut stream = acceptor.accept(stream).await?;
+            let hello: Ask = framed::expect(&mut stream, FRAME_SIZE_MAX).await?;
+            let version = PROTOCOL_VERSION;
+            assert_eq!(hello, Ask::Hello { version });
+            framed::write(&mut stream, &Answer::Welcome { version }).await?;
+            anyhow::Ok(stream)
+        };
+        let (dialled, far) = tokio::join!(dial::dial(&client, source), serving);
+        let idle = Arc::new(Idle::default());
+        idle.give(source, dialled?);
+        assert!(idle.has(source));
+        let stream = idle.take(source).await.context("it is up")?;
+        assert!(!idle.has(source) && idle.take(source).await.is_none());
+        idle.give(source, stream);
+        drop(far?);
+        // The end of the connection takes a moment to arrive.
+        sleep(Duration::from_millis(100)).await;
+        assert!(idle.take(source).await.is_none());
+        Ok(())
+    }
+}
