@@ -88,7 +88,13 @@ fn the_manifest_says_what_each_chunk_is() -> Result<()> {
     let publisher = swarm.peer("publisher")?;
     let (path, sha256) = swarm.file("a.bin", 100_000)?;
     publisher.publish(&path, &["--chunk-size", "16KiB", "--name", "music.txt"])?;
-    let manifest = publisher.manifest("music.txt")?;
+    let manifest = until(PATIENCE, "the anchor as a holder of everything", || {
+        let manifest = publisher.manifest("music.txt")?;
+        let mut chunks = manifest.chunks.iter();
+        Ok(chunks
+            .all(|chunk| !chunk.peers.is_empty())
+            .then_some(manifest))
+    })?;
     assert_eq!((manifest.name.as_str(), manifest.version), ("music.txt", 1));
     assert_eq!((manifest.size, manifest.chunk_size), (100_000, 16_384));
     assert_eq!(manifest.sha256, sha256);

@@ -23,8 +23,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// How long a batch is collected.
-const BATCH: Duration = Duration::from_millis(20);
+/// How long a batch is collected: a publisher that is done, and the next command after it, should find the anchor
+/// among the holders.
+const BATCH: Duration = Duration::from_millis(2);
 
 /// A question without an answer for so long is answered no; the publisher tries again.
 const ADMIT_PATIENCE: Duration = Duration::from_secs(10);
