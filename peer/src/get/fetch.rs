@@ -361,7 +361,9 @@ impl Fetch {
 
     fn learn(&mut self, source: Source) {
         if source.node != self.node.identity.id() {
-            self.sources.learn(self.node.reachable(source));
+            let is_anchor = self.node.is_anchor(source.node);
+            let victim = self.sources.learn(self.node.reachable(source), is_anchor);
+            victim.into_iter().for_each(|id| self.hang_up(id));
         }
     }
 

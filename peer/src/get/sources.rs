@@ -23,26 +23,48 @@ struct Entry {
     link: Option<SourceId>,
     failures: u32,
     not_before: Time,
+    is_anchor: bool,
     is_banned: bool,
     is_gone: bool,
+    /// Whether the next free place is for it.
+    is_preferred: bool,
 }
 
 impl Sources {
     /// A node is said to have something.
-    pub(super) fn learn(&mut self, source: Source) {
+    ///
+    /// When as many are linked as may be, the newcomer takes the place of one of them as often as makes every node
+    /// equally likely to be linked, whenever it came (reservoir sampling): the answer is which connection to hang up.
+    /// Were the first to be known the only ones to be dialled, the lines of those who come late would stay idle.
+    /// Anchors keep their places.
+    pub(super) fn learn(&mut self, source: Source, is_anchor: bool) -> Option<SourceId> {
+        let is_new = !self.nodes.contains_key(&source.node);
         let entry = self.nodes.entry(source.node).or_insert(Entry {
             address: source.address,
             link: None,
             failures: 0,
             not_before: Time::default(),
+            is_anchor,
             is_banned: false,
             is_gone: false,
+            is_preferred: false,
         });
         if entry.address != source.address || entry.is_gone {
             entry.address = source.address;
             entry.not_before = Time::default();
             entry.is_gone = false;
         }
+        if !is_new || self.linked() < NODES_MAX || fastrand::usize(..self.nodes.len()) >= NODES_MAX
+        {
+            return None;
+        }
+        let peers = self.nodes.values().filter(|entry| !entry.is_anchor);
+        let links: Vec<SourceId> = peers.filter_map(|entry| entry.link).collect();
+        let link = fastrand::choice(links);
+        if let (Some(_), Some(entry)) = (link, self.nodes.get_mut(&source.node)) {
+            entry.is_preferred = true;
+        }
+        link
     }
 
     /// A node is said to be gone; it is not dialled again unless it is learned again.
@@ -73,6 +95,7 @@ impl Sources {
             })
             .collect();
         fastrand::shuffle(&mut candidates);
+        candidates.sort_by_key(|(_, entry)| !entry.is_preferred);
         for (&node, entry) in candidates {
             if linked >= NODES_MAX {
                 break;
@@ -81,6 +104,7 @@ impl Sources {
             let id = self.next_id;
             self.next_id += 1;
             entry.link = Some(id);
+            entry.is_preferred = false;
             let address = entry.address;
             dial.push((id, Source { node, address }));
         }
@@ -144,10 +168,10 @@ mod tests {
     #[test]
     fn each_is_dialled_once_and_never_too_many() {
         let mut subject = Sources::default();
-        subject.learn(source(1));
+        subject.learn(source(1), false);
         assert_eq!(subject.pick(Time(0)).len(), 1);
         assert_eq!(subject.pick(Time(0)), []);
-        (2..100).for_each(|number| subject.learn(source(number)));
+        (2..25).for_each(|number| _ = subject.learn(source(number), false));
         assert_eq!(subject.deadline(), Some(Time(0)));
         assert_eq!(subject.pick(Time(0)).len(), NODES_MAX - 1);
         assert_eq!(
@@ -160,7 +184,7 @@ mod tests {
     #[test]
     fn who_fails_is_dialled_later_and_later() {
         let mut subject = Sources::default();
-        (1..4).for_each(|number| subject.learn(source(number)));
+        (1..4).for_each(|number| _ = subject.learn(source(number), false));
         let dialled = subject.pick(Time(0));
         let (id, failed) = dialled[0];
         subject.down(id, failed.node, Time(0));
@@ -172,5 +196,37 @@ mod tests {
         subject.ban(failed.node);
         assert_eq!(subject.deadline(), None);
         assert_eq!(subject.pick(Time(u64::MAX)), []);
+    }
+
+    #[test]
+    fn who_comes_late_is_dialled_as_often_as_who_came_first() {
+        const NODES: usize = 100;
+        let mut linked = [0; NODES];
+        for _ in 0..400 {
+            let mut subject = Sources::default();
+            for number in 0..NODES {
+                let source = source(u8::try_from(number).expect("a hundred"));
+                let victim = subject.learn(source, number == 0);
+                if let Some(link) = victim {
+                    let node = subject
+                        .nodes
+                        .iter()
+                        .find(|(_, entry)| entry.link == Some(link));
+                    let node = *node.expect("a link that is there").0;
+                    subject.down(link, node, Time(0));
+                }
+                subject.pick(Time(0));
+            }
+            assert_eq!(subject.linked(), NODES_MAX);
+            for (node, entry) in &subject.nodes {
+                linked[usize::from(node.0[0])] += u32::from(entry.link.is_some());
+            }
+        }
+        assert_eq!(linked[0], 400, "the anchor keeps its place");
+        let expected = 400.0 * 23.0 / 99.0;
+        for part in linked[1..].chunks(33) {
+            let mean = f64::from(part.iter().sum::<u32>()) / part.len() as f64;
+            assert!((mean / expected - 1.0).abs() < 0.1, "{mean} of {expected}");
+        }
     }
 }
