@@ -2,7 +2,11 @@
 
 use crate::{scheduler::SourceId, time::Time};
 use anchorage_manifest::{NodeId, Source};
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 /// Nodes that are dialled at the same time. Random graphs of this degree spread a chunk in a few hops.
 const NODES_MAX: usize = 24;
@@ -14,6 +18,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     nodes: BTreeMap<NodeId, Entry>,
+    /// For whom the next free places are.
+    next: BTreeSet<NodeId>,
     next_id: SourceId,
 }
 
@@ -26,8 +32,6 @@ struct Entry {
     is_anchor: bool,
     is_banned: bool,
     is_gone: bool,
-    /// Whether the next free place is for it.
-    is_preferred: bool,
 }
 
 impl Sources {
@@ -47,7 +51,6 @@ impl Sources {
             is_anchor,
             is_banned: false,
             is_gone: false,
-            is_preferred: false,
         });
         if entry.address != source.address || entry.is_gone {
             entry.address = source.address;
@@ -61,8 +64,8 @@ impl Sources {
         let peers = self.nodes.values().filter(|entry| !entry.is_anchor);
         let links: Vec<SourceId> = peers.filter_map(|entry| entry.link).collect();
         let link = fastrand::choice(links);
-        if let (Some(_), Some(entry)) = (link, self.nodes.get_mut(&source.node)) {
-            entry.is_preferred = true;
+        if link.is_some() {
+            self.next.insert(source.node);
         }
         link
     }
@@ -82,7 +85,7 @@ impl Sources {
 
     /// Whom to dial now, with the number of the connection.
     pub(super) fn pick(&mut self, now: Time) -> Vec<(SourceId, Source)> {
-        let mut linked = self.linked();
+        let places = NODES_MAX.saturating_sub(self.linked());
         let mut dial = Vec::new();
         let mut candidates: Vec<_> = self
             .nodes
@@ -95,16 +98,12 @@ impl Sources {
             })
             .collect();
         fastrand::shuffle(&mut candidates);
-        candidates.sort_by_key(|(_, entry)| !entry.is_preferred);
-        for (&node, entry) in candidates {
-            if linked >= NODES_MAX {
-                break;
-            }
-            linked += 1;
+        candidates.sort_by_key(|(node, _)| !self.next.contains(*node));
+        for (&node, entry) in candidates.into_iter().take(places) {
             let id = self.next_id;
             self.next_id += 1;
             entry.link = Some(id);
-            entry.is_preferred = false;
+            self.next.remove(&node);
             let address = entry.address;
             dial.push((id, Source { node, address }));
         }

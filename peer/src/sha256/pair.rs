@@ -46,6 +46,7 @@ pub(super) fn compress(states: [&mut [u32; 8]; 2], blocks: [&[[u8; 64]]; 2]) -> 
 }
 
 #[target_feature(enable = "sha,sse4.1,ssse3")]
+#[expect(clippy::many_single_char_names, reason = "the names of FIPS 180-4")]
 fn interleaved(states: [&mut [u32; 8]; 2], blocks: [&[[u8; 64]]; 2]) {
     let mut abef = [_mm_setzero_si128(); 2];
     let mut cdgh = abef;
@@ -101,9 +102,9 @@ fn load(block: &[u8; 64]) -> [__m128i; 4] {
     let (quarters, _) = block.as_chunks::<16>();
     let mut words = [swap; 4];
     for (words, quarter) in words.iter_mut().zip(quarters) {
-        let bytes = u128::from_le_bytes(*quarter);
-        let (low, high) = (bytes as u64, (bytes >> 64) as u64);
-        let bytes = _mm_set_epi64x(high.cast_signed(), low.cast_signed());
+        let (halves, _) = quarter.as_chunks::<8>();
+        let [low, high] = [halves[0], halves[1]];
+        let bytes = _mm_set_epi64x(i64::from_le_bytes(high), i64::from_le_bytes(low));
         *words = _mm_shuffle_epi8(bytes, swap);
     }
     words

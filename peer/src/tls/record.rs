@@ -40,7 +40,7 @@ const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 
 /// One direction's key and the number of its next record.
 pub(super) struct Key {
-    key: LessSafeKey,
+    aead: LessSafeKey,
     iv: [u8; NONCE_LEN],
     sequence: u64,
 }
@@ -65,7 +65,7 @@ impl Key {
         let key = UnboundKey::new(algorithm, key.as_ref()).map_err(unusable)?;
         let iv = iv.as_ref().try_into();
         Ok(Self {
-            key: LessSafeKey::new(key),
+            aead: LessSafeKey::new(key),
             iv: iv.map_err(|_| Error::General("a nonce of the wrong size".into()))?,
             sequence,
         })
@@ -91,7 +91,7 @@ impl Key {
         head.copy_from_slice(&header);
         let (cipher, end) = body.split_at_mut(plain.len());
         let nonce = self.next_nonce()?;
-        self.key
+        self.aead
             .seal_out_of_place_scatter(nonce, Aad::from(header), plain, cipher, &[kind], end)
             .map_err(|Unspecified| io::Error::other("a record cannot be sealed"))?;
         Ok(HEADER_SIZE + body_size)
@@ -103,7 +103,7 @@ impl Key {
         let (cipher, tag) = body.split_at(body.len() - TAG_SIZE);
         let plain = &mut out[..cipher.len()];
         let nonce = self.next_nonce()?;
-        self.key
+        self.aead
             .open_separate_gather(nonce, Aad::from(header), cipher, tag, plain)
             .map_err(|Unspecified| forged())?;
         opened(plain)
@@ -114,7 +114,7 @@ impl Key {
         let (header, _) = split(record)?;
         let nonce = self.next_nonce()?;
         let plain = self
-            .key
+            .aead
             .open_in_place(nonce, Aad::from(header), &mut record[HEADER_SIZE..])
             .map_err(|Unspecified| forged())?;
         opened(plain)
