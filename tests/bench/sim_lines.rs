@@ -11,13 +11,14 @@ use crate::{
 use anchorage_peer::scheduler::Event;
 
 /// Bytes that a connection's buffers take: what was written and has not left the host.
-const BUFFER_SIZE: u32 = 144 << 10;
+const BUFFER_SIZE: u32 = 224 << 10;
 
-/// Bytes of one connection that wait in the host's queue, where everything else waits behind them.
-const QUEUE_SIZE: u32 = 128 << 10;
+/// Bytes of one connection that wait in the host's queue, where everything else waits behind them; few, as TCP's small
+/// queues and BBR's pacing keep the rest in the socket.
+const QUEUE_SIZE: u32 = 32 << 10;
 
 /// Pieces of one connection that may be between the two lines.
-const WINDOW: u32 = 4;
+const WINDOW: u32 = 16;
 
 /// Nanoseconds after which a chunk gives its slot back, written or not.
 const SLOT_PATIENCE: u64 = 250_000_000;
