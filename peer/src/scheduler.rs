@@ -42,6 +42,10 @@ const SLOWER: f64 = 3.0;
 /// Chunks that a full source is asked to choose before it is known whether others fetch too.
 const CHOSEN_AT_FIRST: u32 = 16;
 
+/// What an exhausted source gave out last is announced by whoever got it within this time; until then it is not asked
+/// for what nobody else has.
+const HOLD: Duration = Duration::from_millis(250);
+
 /// How often stalls and rates are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -101,6 +105,8 @@ pub struct Scheduler {
     partial: usize,
     /// Chunks that full sources chose so far.
     chosen: u32,
+    /// When a source last turned out to be exhausted.
+    exhausted: Time,
     ticked: Time,
     rng: fastrand::Rng,
     /// Who is to be given something to do; empty between events, kept for its memory.
@@ -128,6 +134,7 @@ impl Scheduler {
             origins: Vec::new(),
             partial: 0,
             chosen: 0,
+            exhausted: Time::default(),
             ticked: Time::default(),
             rng: fastrand::Rng::with_seed(seed),
             open: Vec::new(),
@@ -141,7 +148,7 @@ impl Scheduler {
             Event::Bitmap(id, have) => self.bitmap(now, id, &have),
             Event::Have(id, chunks) => self.have(id, &chunks),
             Event::Chosen(id, index) => self.choose(now, id, index),
-            Event::Exhausted(id) => self.exhausted(id),
+            Event::Exhausted(id) => self.exhausted(now, id),
             Event::Received(id, bytes) => self.received(now, id, bytes),
             Event::Stored(id, index) => self.stored(id, index, out),
             Event::Missing(id, index) => {
@@ -184,7 +191,10 @@ impl Scheduler {
 
     /// When [`Event::Tick`] is due.
     pub fn deadline(&self) -> Option<Time> {
-        (!self.is_done()).then(|| self.ticked + TICK)
+        let tick = self.ticked + TICK;
+        let held_until = self.exhausted + HOLD;
+        let is_held = held_until > self.ticked;
+        (!self.is_done()).then(|| if is_held { tick.min(held_until) } else { tick })
     }
 
     /// Whether every chunk is stored.
@@ -271,10 +281,11 @@ impl Scheduler {
         Touched::Choosing(id)
     }
 
-    fn exhausted(&mut self, id: SourceId) -> Touched {
+    fn exhausted(&mut self, now: Time, id: SourceId) -> Touched {
         if let Some(source) = self.sources.get_mut(&id) {
             source.owed_any = source.owed_any.saturating_sub(1);
-            source.chooses = false;
+            source.exhausted.get_or_insert(now);
+            self.exhausted = now;
         }
         Touched::Choosing(id)
     }
@@ -283,10 +294,8 @@ impl Scheduler {
         let Some(source) = self.sources.get_mut(&id) else {
             return Touched::Nobody;
         };
-        let had_stalled = source.has_stalled(now);
-        source.heard = now;
-        source.bytes_since_tick += bytes;
-        if had_stalled {
+        source.receive(now, bytes);
+        if source.has_room(self.geometry.chunk_size()) {
             Touched::One(id)
         } else {
             Touched::Nobody
@@ -400,20 +409,24 @@ impl Scheduler {
     /// One more thing for a source to do, if it can take it and there is any.
     fn next(&mut self, now: Time, id: SourceId) -> Option<Action> {
         let source = self.sources.get(&id)?;
-        if source.has_stalled(now) || !source.has_room(self.geometry.chunk_size()) {
+        if source.has_stalled(now) {
             return None;
         }
+        let chunk_size = self.geometry.chunk_size();
         let others_fetch = self.partial > 0;
-        let may_choose = others_fetch || self.chosen < CHOSEN_AT_FIRST;
-        if source.chooses && may_choose && self.may_ask_any() {
+        let is_wise = others_fetch || self.chosen < CHOSEN_AT_FIRST;
+        if source.chooses() && is_wise && source.may_choose(chunk_size) && self.may_ask_any() {
             self.ask_any(now, id);
             return Some(Action::Any(id));
+        }
+        if !source.has_room(chunk_size) {
+            return None;
         }
         if source.is_origin && self.is_choosing(now) {
             return None;
         }
         let index = self
-            .pick(id, others_fetch)
+            .pick(now, id, others_fetch)
             .or_else(|| self.steal(now, id))?;
         self.request(now, id, index);
         Some(Action::Get(id, index))
@@ -448,18 +461,18 @@ impl Scheduler {
         }
     }
 
-    /// The rarest of the first wanted chunks that a source has; among equals any. An origin is spared while
-    /// others fetch: it is asked for what no other source has. While nobody else fetches, it is simply the first, so
-    /// that the file's hash follows from memory.
-    fn pick(&mut self, id: SourceId, others_fetch: bool) -> Option<u32> {
+    /// The rarest of the first wanted chunks that a source has; among equals any. An origin is spared while others
+    /// fetch: it is asked for what no other source has, once whoever got it last had the time to say so. While
+    /// nobody else fetches, it is simply the first, so that the file's hash follows from memory.
+    fn pick(&mut self, now: Time, id: SourceId, others_fetch: bool) -> Option<u32> {
         if !others_fetch {
             return self.wanted.first();
         }
         let source = self.sources.get(&id)?;
-        let copies_max = if source.is_origin {
-            self.origins.len()
-        } else {
-            usize::MAX
+        let copies_max = match source.exhausted {
+            Some(since) if now.since(since) < HOLD => return None,
+            _ if source.is_origin => self.origins.len(),
+            _ => usize::MAX,
         };
         self.wanted.rarest(&source.have, copies_max, &mut self.rng)
     }

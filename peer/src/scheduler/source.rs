@@ -6,7 +6,7 @@ use anchorage_manifest::Bitmap;
 use std::time::Duration;
 
 /// Work that a source is given ahead, in time at its measured rate, on top of twice the delay of its answers.
-const AHEAD: Duration = Duration::from_millis(150);
+const AHEAD: Duration = Duration::from_millis(250);
 
 /// Most of the delay of a source's answers that counts.
 const DELAY_MAX: Duration = Duration::from_secs(1);
@@ -14,8 +14,12 @@ const DELAY_MAX: Duration = Duration::from_secs(1);
 /// Bytes that a new source is given ahead; as many again as it delivers, until its rate is known.
 const AHEAD_SIZE_NEW: u64 = 64 << 10;
 
-/// Least and most bytes that a source of known rate is given ahead.
-const AHEAD_SIZE: std::ops::Range<u64> = 128 << 10..32 << 20;
+/// Most bytes that a source is given ahead.
+const AHEAD_SIZE_MAX: u64 = 32 << 20;
+
+/// Requests that a source of unknown rate is given ahead, and chunks that one which chooses is always asked for: there
+/// is no other way to learn what it can.
+const REQUESTS_MIN: u32 = 2;
 
 /// Most requests that a source is given ahead.
 const REQUESTS_MAX: usize = 256;
@@ -27,12 +31,14 @@ pub(super) struct Source {
     /// In the order in which it was asked.
     pub(super) owed: Vec<Owed>,
     pub(super) owed_bytes: u64,
+    /// Bytes that came of them.
+    arrived: u64,
     /// Chunks that it was asked to choose and has not begun to send.
     pub(super) owed_any: u32,
     /// Whether it had everything when it came.
     pub(super) is_origin: bool,
-    /// Whether it may have chunks that nobody has.
-    pub(super) chooses: bool,
+    /// Since when it has nothing that nobody has.
+    pub(super) exhausted: Option<Time>,
     /// Bytes that it has earned to owe.
     pub(super) window: u64,
     /// Bytes a second, smoothed; none until something came.
@@ -57,9 +63,10 @@ impl Source {
             have: Bitmap::empty(have.len()),
             owed: Vec::new(),
             owed_bytes: 0,
+            arrived: 0,
             owed_any: 0,
             is_origin: have.is_full(),
-            chooses: have.is_full(),
+            exhausted: None,
             window: AHEAD_SIZE_NEW,
             rate: None,
             bytes_since_tick: 0,
@@ -108,8 +115,21 @@ impl Source {
         if let Some(place) = place {
             self.owed.remove(place);
             self.owed_bytes -= size;
+            self.arrived = self.arrived.saturating_sub(size).min(self.owed_bytes);
         }
         place.is_some()
+    }
+
+    /// Bytes of what it owes have come.
+    pub(super) fn receive(&mut self, now: Time, bytes: u64) {
+        self.heard = now;
+        self.bytes_since_tick += bytes;
+        self.arrived = (self.arrived + bytes).min(self.owed_bytes);
+    }
+
+    /// Whether it may have chunks that nobody has.
+    pub(super) fn chooses(&self) -> bool {
+        self.is_origin && self.exhausted.is_none()
     }
 
     /// Takes what came in the last `seconds` into its rate.
@@ -122,11 +142,21 @@ impl Source {
     }
 
     /// Whether it can be asked for one more.
+    ///
+    /// A source that is slow, mostly because many others ask it, is asked for the next chunk when the last is on its way
+    /// at the earliest: what waits there in line can be had from nobody else meanwhile.
     pub(super) fn has_room(&self, chunk_size: u32) -> bool {
         let owed = self.owed.len() + self.owed_any as usize;
-        let owed_bytes = self.owed_bytes + u64::from(self.owed_any) * u64::from(chunk_size);
-        let fits = owed_bytes + u64::from(chunk_size) <= self.ahead();
-        owed < 2 || (fits && owed < REQUESTS_MAX)
+        if owed == 0 || self.rate.is_none() && owed < REQUESTS_MIN as usize {
+            return true;
+        }
+        let chosen_bytes = u64::from(self.owed_any) * u64::from(chunk_size);
+        owed < REQUESTS_MAX && self.owed_bytes - self.arrived + chosen_bytes < self.ahead()
+    }
+
+    /// Whether it can be asked to choose one more.
+    pub(super) fn may_choose(&self, chunk_size: u32) -> bool {
+        self.owed_any < REQUESTS_MIN && self.owed.len() < REQUESTS_MAX || self.has_room(chunk_size)
     }
 
     /// Seconds that what it owes would take, if a thief of this rate may take it away; nothing if not.
@@ -140,11 +170,11 @@ impl Source {
         }
     }
 
-    /// How many bytes it may owe: slow start as in TCP, bounded by its rate times its delay, and something on top
-    /// so that it never runs dry.
+    /// How many bytes it may owe before it is asked for more: slow start as in TCP, bounded by its rate times its
+    /// delay, and something on top so that it never runs dry.
     fn ahead(&self) -> u64 {
         let Some(rate) = self.rate else {
-            return self.window.min(AHEAD_SIZE.end);
+            return self.window.min(AHEAD_SIZE_MAX);
         };
         let time = AHEAD + 2 * self.delay.unwrap_or_default().min(DELAY_MAX);
         #[expect(
@@ -153,7 +183,6 @@ impl Source {
             reason = "clamped"
         )]
         let filled = (rate * time.as_secs_f64()) as u64;
-        self.window
-            .min(filled.clamp(AHEAD_SIZE.start, AHEAD_SIZE.end))
+        self.window.min(filled).min(AHEAD_SIZE_MAX)
     }
 }

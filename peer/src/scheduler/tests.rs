@@ -57,7 +57,9 @@ fn the_rarest_comes_first() {
     let mut out = Vec::new();
     subject.bitmap(ms(0), 1, &common);
     subject.bitmap(ms(0), 2, &common);
-    join(&mut subject, ms(0), 3, &Bitmap::full(100), &mut out);
+    let mut rare = Bitmap::full(100);
+    rare.remove(20);
+    subject.handle(ms(0), Event::Bitmap(3, rare), &mut out);
     assert!(gets(&out).contains(&(3, 70)), "{out:?}");
 }
 
@@ -104,11 +106,15 @@ fn a_source_is_given_more_ahead_as_it_delivers() {
     for (id, index) in first {
         subject.handle(ms(1), Event::Stored(id, index), &mut out);
     }
-    assert_eq!(gets(&out).len(), 2);
+    assert_eq!(gets(&out).len(), 3);
     for (id, index) in gets(&std::mem::take(&mut out)) {
         subject.handle(ms(2), Event::Stored(id, index), &mut out);
     }
-    assert_eq!(gets(&out).len(), 4, "its window has grown to four chunks");
+    assert_eq!(
+        gets(&out).len(),
+        6,
+        "its window has grown to five chunks and a bit"
+    );
 }
 
 #[test]
@@ -132,10 +138,31 @@ fn a_full_source_chooses_while_others_fetch_and_is_asked_by_index_when_exhausted
         "it is about to choose once more, as far as is known"
     );
     subject.handle(ms(2), Event::Exhausted(1), &mut out);
+    assert_eq!(out, [], "what it gave out last will be announced");
+    subject.handle(ms(502), Event::Tick, &mut out);
     assert!(
         matches!(out[..], [Action::Get(1, _), Action::Get(1, _)]),
         "{out:?}"
     );
+}
+
+#[test]
+fn a_slow_source_is_asked_for_the_next_chunk_when_the_last_is_on_its_way() {
+    let mut subject = scheduler(10);
+    let mut out = Vec::new();
+    let mut partial = Bitmap::full(10);
+    partial.remove(9);
+    subject.handle(ms(0), Event::Bitmap(1, partial), &mut out);
+    let size = u64::from(CHUNK);
+    let first = gets(&std::mem::take(&mut out))[0];
+    subject.handle(ms(2000), Event::Received(1, size / 2), &mut out);
+    subject.handle(ms(2000), Event::Tick, &mut out);
+    subject.handle(ms(2200), Event::Received(1, size / 2), &mut out);
+    subject.handle(ms(2200), Event::Stored(1, first.1), &mut out);
+    subject.handle(ms(2200), Event::Received(1, size / 2), &mut out);
+    assert_eq!(out, [], "it takes two seconds for the other half");
+    subject.handle(ms(2200), Event::Received(1, size / 2 - 10_000), &mut out);
+    assert_eq!(gets(&out).len(), 1);
 }
 
 /// What a fake source does with a request.
