@@ -83,6 +83,10 @@ pub(crate) struct Node {
 }
 
 /// One node asks another.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four things that have nothing to do with one another"
+)]
 pub(crate) struct Connection {
     pub(crate) asker: NodeNumber,
     pub(crate) source: NodeNumber,

@@ -5,7 +5,7 @@
 //! has the least rank is next; among equals, who waits longest.
 
 /// Chunks that are sent at the same time.
-const SLOTS: usize = 2;
+const SLOTS: usize = 4;
 
 /// Slots, and those who wait for one.
 #[derive(Debug)]
