@@ -72,7 +72,9 @@ fn three_peers_get_music_one_after_another_and_each_is_in_the_manifest() -> Resu
         serving.push(process);
     }
     for anchor in swarm.anchors() {
-        assert!(anchor.count("peers")? >= 3);
+        until(PATIENCE, "the peers in the status", || {
+            Ok((anchor.count("peers")? >= 3).then_some(()))
+        })?;
         assert_eq!(anchor.count("releases")?, 1);
     }
     Ok(())
