@@ -42,9 +42,9 @@ const SLOWER: f64 = 3.0;
 /// Chunks that a full source is asked to choose before it is known whether others fetch too.
 const CHOSEN_AT_FIRST: u32 = 16;
 
-/// What an exhausted source gave out last is announced by whoever got it within this time; until then it is not asked
-/// for what nobody else has.
-const HOLD: Duration = Duration::from_millis(250);
+/// What an exhausted source gave out last is in somebody's hands: it is not asked for it again for so long at least, and
+/// for so many times as long as a chunk takes to come.
+const HOLD: (Duration, u32) = (Duration::from_millis(250), 3);
 
 /// How often stalls and rates are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -107,6 +107,8 @@ pub struct Scheduler {
     chosen: u32,
     /// When a source last turned out to be exhausted.
     exhausted: Time,
+    /// Time from asking for a chunk by index to having it, smoothed.
+    takes: Duration,
     ticked: Time,
     rng: fastrand::Rng,
     /// Who is to be given something to do; empty between events, kept for its memory.
@@ -135,6 +137,7 @@ impl Scheduler {
             partial: 0,
             chosen: 0,
             exhausted: Time::default(),
+            takes: Duration::ZERO,
             ticked: Time::default(),
             rng: fastrand::Rng::with_seed(seed),
             open: Vec::new(),
@@ -150,7 +153,7 @@ impl Scheduler {
             Event::Chosen(id, index) => self.choose(now, id, index),
             Event::Exhausted(id) => self.exhausted(now, id),
             Event::Received(id, bytes) => self.received(now, id, bytes),
-            Event::Stored(id, index) => self.stored(id, index, out),
+            Event::Stored(id, index) => self.stored(now, id, index, out),
             Event::Missing(id, index) => {
                 self.unchoose(id, index);
                 self.settle(id, index);
@@ -192,7 +195,7 @@ impl Scheduler {
     /// When [`Event::Tick`] is due.
     pub fn deadline(&self) -> Option<Time> {
         let tick = self.ticked + TICK;
-        let held_until = self.exhausted + HOLD;
+        let held_until = self.exhausted + self.hold();
         let is_held = held_until > self.ticked;
         (!self.is_done()).then(|| if is_held { tick.min(held_until) } else { tick })
     }
@@ -322,7 +325,11 @@ impl Scheduler {
         }
     }
 
-    fn stored(&mut self, id: SourceId, index: u32, out: &mut Vec<Action>) -> Touched {
+    fn stored(&mut self, now: Time, id: SourceId, index: u32, out: &mut Vec<Action>) -> Touched {
+        let source = self.sources.get(&id).filter(|source| !source.is_origin);
+        if let Some(asked) = source.and_then(|source| source.asked(index)) {
+            self.takes = (self.takes * 15 + now.since(asked)) / 16;
+        }
         self.settle(id, index);
         if let Some(source) = self.sources.get_mut(&id) {
             source.window += size_of(self.geometry, index);
@@ -432,6 +439,11 @@ impl Scheduler {
         Some(Action::Get(id, index))
     }
 
+    /// How long an exhausted source is not asked for what nobody else has.
+    fn hold(&self) -> Duration {
+        HOLD.0.max(self.takes * HOLD.1)
+    }
+
     /// Whether there is something to choose that is not about to be chosen.
     fn may_ask_any(&self) -> bool {
         let origins = self.origins.iter().map(|id| &self.sources[id]);
@@ -470,7 +482,7 @@ impl Scheduler {
         }
         let source = self.sources.get(&id)?;
         let copies_max = match source.exhausted {
-            Some(since) if now.since(since) < HOLD => return None,
+            Some(since) if now.since(since) < self.hold() => return None,
             _ if source.is_origin => self.origins.len(),
             _ => usize::MAX,
         };

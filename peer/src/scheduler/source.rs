@@ -90,6 +90,12 @@ impl Source {
         self.owed.iter().any(|owed| owed.index == index)
     }
 
+    /// When it was asked for a chunk that it owes.
+    pub(super) fn asked(&self, index: u32) -> Option<Time> {
+        let owed = self.owed.iter().find(|owed| owed.index == index);
+        owed.map(|owed| owed.asked)
+    }
+
     /// It is asked for a chunk, or has chosen it.
     pub(super) fn owe(&mut self, now: Time, index: u32, size: u64) {
         if self.owed.is_empty() {
