@@ -2,7 +2,8 @@
 //! real memory behind `Any` and the real upload slots. What lines do stands in `sim_lines`.
 //!
 //! A getter needs some round trips to an anchor before it asks for anything, and some for every connection. Whoever
-//! has stored a chunk is listed by the anchors, and dialled by all who know fewer than `LINKS_MAX` others.
+//! has stored a chunk is listed by the anchors, and dialled by all who ask fewer than `LINKS_MAX` others, and by some who
+//! give up somebody else for that.
 //! What is said takes no bandwidth, but waits behind the chunks that are on the same lines.
 //!
 //! Not simulated: loss, the way TCP finds its rate, processors, disks, and nodes that are dialled again.
@@ -217,12 +218,13 @@ impl World {
         }
     }
 
-    fn dial(&mut self, asker: NodeNumber, source: NodeNumber, trips: u32) {
+    fn dial(&mut self, asker: NodeNumber, source: NodeNumber, trips: u32) -> Link {
         let link = self.connections.len();
         self.connections.push(Connection::new(asker, source));
         self.nodes[asker].asks.push(link);
         self.nodes[source].asked_by.push(link);
         self.round_trip(link, trips);
+        link
     }
 
     fn answered(&mut self, link: Link, left: u32) {
@@ -249,31 +251,37 @@ impl World {
         self.say_to_asker(link, What::Bitmap(link, have));
     }
 
-    /// Dials those who have come since the last look, as many as there is room for.
+    /// Dials those who have come since the last look, while there is room; after that a newcomer takes the place of
+    /// somebody as often as makes all equally likely to be asked, as in peer/src/get/sources.rs.
     fn look(&mut self, node: NodeNumber) {
-        let Node {
-            finished, is_dead, ..
-        } = self.nodes[node];
-        let linked = |world: &Self| {
-            let links = world.nodes[node].asks.iter();
-            links
-                .filter(|&&link| !world.connections[link].closed)
-                .count()
-        };
-        let mut room = LINKS_MAX.saturating_sub(linked(self));
-        if finished.is_some() || is_dead || room == 0 {
+        if self.nodes[node].finished.is_some() || self.nodes[node].is_dead {
             return;
         }
-        let mut new = self.holders.split_off(self.looked[node]);
-        let known = new.clone();
+        let links = self.nodes[node].asks.iter();
+        let mut links: Vec<Link> = links
+            .copied()
+            .filter(|&link| !self.connections[link].closed)
+            .collect();
+        let mut new = self.holders[self.looked[node]..].to_vec();
+        let known = self.anchors + self.looked[node];
         self.looked[node] += new.len();
         self.rng.shuffle(&mut new);
-        self.holders.extend(known);
-        for other in new {
-            if room > 0 && other != node && !self.nodes[other].is_dead {
-                self.dial(node, other, TRIPS.1);
-                room -= 1;
+        for (place, other) in new.into_iter().enumerate() {
+            if other == node || self.nodes[other].is_dead {
+                continue;
             }
+            if links.len() >= LINKS_MAX {
+                if self.rng.usize(..=known + place) >= LINKS_MAX {
+                    continue;
+                }
+                let mut peers = (0..links.len())
+                    .filter(|&at| self.connections[links[at]].source >= self.anchors);
+                let count = peers.clone().count();
+                let victim = peers.nth(self.rng.usize(..count.max(1)));
+                let Some(victim) = victim else { continue };
+                self.close(links.swap_remove(victim));
+            }
+            links.push(self.dial(node, other, TRIPS.1));
         }
         self.at(self.now + LOOK_EVERY, What::Look(node));
     }
