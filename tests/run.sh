@@ -29,11 +29,12 @@ step() {
 documents() { RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --quiet; }
 demo() { ANCHORAGE_PROFILE=dev tests/demo.sh; }
 
-# `unsafe` stands under anchor/src/sys alone; the compiler denies it elsewhere, this finds who allows it there.
+# `unsafe` stands under anchor/src/sys, and at the one call of the SHA instructions; the compiler denies it elsewhere,
+# this finds who allows it there.
 no_unsafe() {
     local found
     found=$(grep -rnE '\bunsafe(_code)?\b' --include='*.rs' manifest peer anchor tests \
-        | grep -vE '^anchor/src/sys(\.rs|/)' | grep -vE '^[^:]+:[0-9]+:\s*//')
+        | grep -vE '^(anchor/src/sys(\.rs|/)|peer/src/sha256/pair\.rs:)' | grep -vE '^[^:]+:[0-9]+:\s*//')
     [[ -z $found ]] || { printf '%s\n' "$found"; return 1; }
 }
 
