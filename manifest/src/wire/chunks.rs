@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! asker                                source
-//!  │ Hello ─────────────────────────────► │  first; Welcome or Refused(Version)
+//!  │ Hello ─────────────────────────────► │  first, and nothing else before Welcome; or Refused(Version)
 //!  │ GetList content ───────────────────► │  List + raw bytes, or Missing
 //!  │ Interested content, what I have ───► │  Bitmap; then Have as it grows
 //!  │ Have content, new chunks ──────────► │  (no answer)
