@@ -117,7 +117,7 @@ impl Server {
 
     /// Somebody begins to ask for a content, and has some of it.
     fn join(&self, asker: AskerId, slot: &Slot, have: &Bitmap) {
-        let chunks = slot.geometry().chunks();
+        let chunks = slot.content().geometry().chunks();
         let mut audiences = self.audiences();
         let audience = audiences
             .entry(slot.id())

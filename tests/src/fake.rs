@@ -2,8 +2,7 @@
 
 use crate::{Control, PATIENCE, Wire, random_bytes, until};
 use anchorage_manifest::{
-    Bitmap, Content, ContentId, Draft, Geometry, Hash, Have, Holder, NodeId, Release, Signature,
-    SignedRelease, Source,
+    Bitmap, Content, Geometry, Hash, Have, Holder, NodeId, Release, SignedRelease, Source,
     bitmap::Packed,
     limits::PROTOCOL_VERSION,
     wire::{
@@ -58,8 +57,6 @@ pub enum Manner {
     Garbage,
     /// Rightly, but with a list of another content.
     WrongList,
-    /// Rightly, but with entries of a draft that its publisher did not sign.
-    WrongEntries,
 }
 
 /// What a fake node has been asked.
@@ -222,25 +219,8 @@ impl Fake {
         self.announce_as(anchor, self.address)
     }
 
-    /// Joins an anchor and announces every chunk of a draft, and stays joined by heartbeats.
-    pub fn announce_draft(&mut self, anchor: SocketAddr, draft: &Draft) -> Result<()> {
-        self.announce_content(anchor, self.address, draft.id(), draft.geometry)
-    }
-
-    /// Announces every chunk of its content under an address that may be another node's.
+    /// The same under an address that may be another node's.
     pub fn announce_as(&mut self, anchor: SocketAddr, advertise: SocketAddr) -> Result<()> {
-        let release = self.shared.holding.release.unverified();
-        let (content, geometry) = (release.content, release.geometry);
-        self.announce_content(anchor, advertise, content, geometry)
-    }
-
-    fn announce_content(
-        &mut self,
-        anchor: SocketAddr,
-        advertise: SocketAddr,
-        content: ContentId,
-        geometry: Geometry,
-    ) -> Result<()> {
         let mut control = Control::dial(anchor, &self.identity)?;
         let joined = control.ask(Request::Join {
             port: self.address.port(),
@@ -249,7 +229,9 @@ impl Fake {
         let Reply::Joined { heartbeat_ms, .. } = joined else {
             bail!("the join was answered by {joined:?}");
         };
-        control.announce(content, &Bitmap::full(geometry.chunks()))?;
+        let release = self.shared.holding.release.unverified();
+        let have = Bitmap::full(release.geometry.chunks());
+        control.announce(release.content, &have)?;
         let stop = self.stop.clone();
         let pause = Duration::from_millis(u64::from(heartbeat_ms)).min(Duration::from_secs(1));
         self.threads.push(spawn(move || {
@@ -346,15 +328,6 @@ impl Shared {
                 wire.send(&Answer::List { content, size })?;
                 wire.send_raw(&list)?;
             }
-            Ask::Interested { content, .. } if self.manner == Manner::WrongEntries => {
-                wire.send(&Answer::Entries {
-                    content,
-                    first: 0,
-                    count: 1,
-                    signature: Signature::from_bytes(&[9; 64]),
-                })?;
-                wire.send_raw(&[9; 32])?;
-            }
             Ask::Interested { ref have, .. } => {
                 self.log().out.extend(have.iter());
                 let have = Bitmap::full(release.geometry.chunks());
@@ -380,11 +353,6 @@ impl Shared {
                 let have = Some(Bitmap::full(release.geometry.chunks()));
                 wire.send(&Answer::Offered { content, have })?;
             }
-            Ask::PutDraft { .. } => {
-                let refusal = Refusal::Busy;
-                wire.send(&Answer::Refused { refusal })?;
-            }
-            Ask::PutEntries { count, .. } => drop(wire.receive_raw(32 * count)?),
             Ask::PutList { size, .. } | Ask::Put { size, .. } => {
                 wire.receive_raw(size)?;
                 let refusal = Refusal::Busy;
@@ -402,7 +370,7 @@ impl Shared {
         let start = usize::try_from(extent.offset)?;
         let mut bytes = self.holding.bytes[start..][..extent.size as usize].to_vec();
         match self.manner {
-            Manner::Honest | Manner::WrongList | Manner::WrongEntries => {}
+            Manner::Honest | Manner::WrongList => {}
             Manner::Slow(pause) => sleep(pause),
             Manner::Gate(count) => {
                 let mut log = self.log();

@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     framed,
-    store::{Place, Slot, Store},
+    store::{Place, Slot},
     tls::{Reader, Stream},
 };
 use anchorage_manifest::{
-    Bitmap, Content, ContentId, Draft, EntriesError, Geometry, Hash, Signature,
+    Bitmap, Content, ContentId, Geometry,
     limits::{FRAME_SIZE_MAX, PROTOCOL_VERSION},
     wire::{Answer, Ask, Refusal},
 };
@@ -152,8 +152,8 @@ impl Connection {
                 Ask::Hello { .. } => {
                     return Err(Refusal::Malformed("Hello a second time".to_owned()).into());
                 }
-                Ask::GetList { content } => match self.list(content).await {
-                    Some(list) => self.push(Item::List(content, list))?,
+                Ask::GetList { content } => match self.slot(content).await {
+                    Some(slot) => self.push(Item::List(slot))?,
                     None => self.answer(Answer::Missing {
                         content,
                         index: None,
@@ -187,13 +187,6 @@ impl Connection {
                     index,
                     size,
                 } => self.put(content, index, size).await?,
-                Ask::PutDraft { draft } => self.put_draft(draft).await?,
-                Ask::PutEntries {
-                    content,
-                    first,
-                    count,
-                    signature,
-                } => self.put_entries(content, first, count, signature).await?,
             }
         }
         Ok(())
@@ -254,9 +247,10 @@ impl Connection {
                 .ok()
                 .filter(|list| list.geometry() == geometry);
             match list {
-                Some(list) => {
-                    keep(&store, &list).map_err(|error| Refusal::Storage(format!("{error:#}")))
-                }
+                Some(list) => store
+                    .create(&list, &Place::inside())
+                    .map(drop)
+                    .map_err(|error| Refusal::Storage(format!("{error:#}"))),
                 None => Err(Refusal::Mismatch),
             }
         });
@@ -264,49 +258,6 @@ impl Connection {
             Ok(()) => self.stored(content, None).await,
             Err(refusal) => self.refuse(refusal),
         }
-    }
-
-    async fn put_draft(&mut self, draft: Draft) -> Result<(), End> {
-        let content = draft.id();
-        if self.admitted.get(&content) != Some(&draft.geometry) {
-            return Err(Refusal::Malformed("PutDraft of what was not offered".to_owned()).into());
-        }
-        let store = self.server.store.clone();
-        let made = spawn_blocking(move || store.draft(&draft, &Place::inside()).map(drop));
-        match made.await.context("BUG: making a slot panicked")? {
-            Ok(()) => self.stored(content, None).await,
-            Err(error) => self.refuse(Refusal::Storage(format!("{error:#}"))),
-        }
-    }
-
-    async fn put_entries(
-        &mut self,
-        content: ContentId,
-        first: u32,
-        count: u32,
-        signature: Signature,
-    ) -> Result<(), End> {
-        let chunks = self.admitted.get(&content).map(Geometry::chunks);
-        let (Some(chunks), Some(slot)) = (chunks, self.slot(content).await) else {
-            return Err(Refusal::Malformed("PutEntries of what was not offered".to_owned()).into());
-        };
-        let end = u64::from(first) + u64::from(count);
-        if end > chunks.into() {
-            return Err(Refusal::Malformed(EntriesError::PastEnd(end).to_string()).into());
-        }
-        let bytes = self.body(32 * count).await?;
-        let extended = spawn_blocking(move || {
-            let (hashes, _) = bytes.as_chunks::<32>();
-            let hashes: Vec<Hash> = hashes.iter().copied().map(Hash).collect();
-            slot.extend(first, &hashes, signature)
-        });
-        let extended = extended.await.context("BUG: adding entries panicked")?;
-        extended.or_else(|error| match error.downcast_ref() {
-            Some(EntriesError::BadSignature(_)) => Err(Refusal::BadSignature.into()),
-            Some(EntriesError::Changed(_)) => Err(Refusal::Mismatch.into()),
-            Some(lie) => Err(Refusal::Malformed(lie.to_string()).into()),
-            None => self.refuse(Refusal::Storage(format!("{error:#}"))),
-        })
     }
 
     async fn put(&mut self, content: ContentId, index: u32, size: u32) -> Result<(), End> {
@@ -389,12 +340,6 @@ impl Connection {
         .flatten()
     }
 
-    /// The list of a content. A draft has none, even when it is sealed: its id is not the list's.
-    async fn list(&self, content: ContentId) -> Option<Arc<Content>> {
-        let slot = self.slot(content).await;
-        slot.filter(|slot| !slot.is_draft())?.content()
-    }
-
     fn refuse(&self, refusal: Refusal) -> Result<(), End> {
         self.answer(Answer::Refused { refusal })
     }
@@ -410,14 +355,6 @@ impl Connection {
             Err(Refusal::Busy.into())
         }
     }
-}
-
-/// Makes room for a content: the draft that it was has some of it already, perhaps.
-fn keep(store: &Store, content: &Content) -> Result<()> {
-    if store.adopt(content)?.is_none() {
-        store.create(content, &Place::inside())?;
-    }
-    Ok(())
 }
 
 impl Server {

@@ -2,7 +2,7 @@
 
 use crate::store::{Slot, Watcher};
 use anchorage_manifest::{
-    Bitmap, Content, ContentId, Hash, Signature,
+    Bitmap, ContentId,
     limits::CHUNKS_PER_MESSAGE_MAX,
     wire::{Answer, Refusal},
 };
@@ -27,9 +27,7 @@ pub(super) enum Item {
     /// A message.
     Answer(Answer),
     /// A content's list.
-    List(ContentId, Arc<Content>),
-    /// Entries of a draft from a chunk on.
-    Entries(ContentId, u32, Vec<Hash>, Signature),
+    List(Arc<Slot>),
     /// A chunk.
     Chunk(Arc<Slot>, u32),
     /// A chunk that is chosen when its turn has come.
@@ -47,17 +45,9 @@ pub(super) struct Outbox {
 struct Queue {
     items: VecDeque<Item>,
     news: BTreeMap<ContentId, Vec<u32>>,
-    drafts: BTreeMap<ContentId, Told>,
     /// When the oldest of the news came.
     news_since: Option<Instant>,
     closed: bool,
-}
-
-/// How much of a draft's list the other side has been told.
-struct Told {
-    slot: Arc<Slot>,
-    count: u32,
-    is_behind: bool,
 }
 
 impl Outbox {
@@ -97,7 +87,7 @@ impl Outbox {
     /// The next item; none when the outbox is closed and empty.
     ///
     /// News go with the next item, or alone when they have waited for others long enough: one message for a few
-    /// chunks costs everybody a fraction of one message a chunk. Entries go before the chunks that need them.
+    /// chunks costs everybody a fraction of one message a chunk.
     pub(super) async fn next(&self) -> Option<Item> {
         loop {
             let due = {
@@ -105,9 +95,6 @@ impl Outbox {
                 let due = queue.news_since.map(|since| since + NEWS_BATCH);
                 let is_due = due.is_some_and(|due| due <= Instant::now());
                 if is_due || !queue.items.is_empty() {
-                    if let Some(entries) = queue.pop_entries() {
-                        return Some(entries);
-                    }
                     if let Some(news) = queue.pop_news() {
                         return Some(Item::Answer(news));
                     }
@@ -133,19 +120,6 @@ impl Outbox {
 }
 
 impl Queue {
-    /// Entries that the other side has not been told.
-    fn pop_entries(&mut self) -> Option<Item> {
-        for (&draft, told) in self.drafts.iter_mut().filter(|(_, told)| told.is_behind) {
-            told.is_behind = false;
-            if let Some((hashes, signature)) = told.slot.entries_since(told.count) {
-                let first = told.count;
-                told.count += u32::try_from(hashes.len()).expect("at most as many as chunks");
-                return Some(Item::Entries(draft, first, hashes, signature));
-            }
-        }
-        None
-    }
-
     /// A message of news; what does not fit stays for the next.
     fn pop_news(&mut self) -> Option<Answer> {
         let (content, mut chunks) = self.news.pop_first()?;
@@ -171,69 +145,10 @@ impl Watcher for Outbox {
             self.wake.notify_one();
         }
     }
-
-    fn grew(&self, content: ContentId) {
-        if let Some(told) = self.queue().drafts.get_mut(&content) {
-            told.is_behind = true;
-        }
-    }
 }
 
 /// The answer to an interest: what there is now. Whatever comes later is news.
-pub(super) fn interest(outbox: &Arc<Outbox>, slot: &Arc<Slot>) -> Bitmap {
-    if slot.is_draft() {
-        let told = Told {
-            slot: slot.clone(),
-            count: 0,
-            is_behind: true,
-        };
-        outbox.queue().drafts.insert(slot.id(), told);
-    }
+pub(super) fn interest(outbox: &Arc<Outbox>, slot: &Slot) -> Bitmap {
     let watcher: Arc<dyn Watcher> = outbox.clone();
     slot.watch(Arc::downgrade(&watcher))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        identity::Identity,
-        store::{Place, Store},
-    };
-    use anchorage_manifest::{Draft, Geometry};
-    use anyhow::Result;
-
-    #[tokio::test]
-    async fn entries_go_before_the_chunks_that_need_them() -> Result<()> {
-        let directory = tempfile::tempdir()?;
-        let author = Identity::from_seed([7; 32]);
-        let draft = Draft {
-            name: "file".parse()?,
-            geometry: Geometry::new(4_096, 1_024)?,
-            publisher: author.id(),
-            nonce: [1; 32],
-        };
-        let slot = Store::open(directory.path())?.draft(&draft, &Place::inside())?;
-        let outbox = Arc::new(Outbox::default());
-        let hashes: Vec<Hash> = (0..4u8).map(|byte| Hash::of(&[byte])).collect();
-        let grow = |count| {
-            let known = slot.have().count() as usize;
-            slot.grow(&hashes[known..][..count], |bytes| author.sign_bytes(bytes))
-        };
-        grow(1)?;
-        assert_eq!(interest(&outbox, &slot).count(), 1);
-        for (first, count) in [(0, 2), (2, 2)] {
-            grow(first as usize + count - slot.have().count() as usize)?;
-            let Some(Item::Entries(content, from, told, _)) = outbox.next().await else {
-                panic!("no entries");
-            };
-            assert_eq!((content, from, told.len()), (draft.id(), first, count));
-            assert_eq!(told, hashes[first as usize..][..count]);
-            let Some(Item::Answer(Answer::Have { chunks, .. })) = outbox.next().await else {
-                panic!("no news of the chunks");
-            };
-            assert_eq!(chunks.last(), Some(&(first + 1)));
-        }
-        Ok(())
-    }
 }

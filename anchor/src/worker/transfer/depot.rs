@@ -103,10 +103,6 @@ impl Depot {
                 self.tell(&Deposited::Admit { content }).await
             }
             Deposit::Stored { content, index } => {
-                if index.is_none() {
-                    // With a list may come what was stored while the content was a draft.
-                    self.tell_held(content).await?;
-                }
                 self.due.get_or_insert_with(|| Instant::now() + BATCH);
                 self.stored.entry(content).or_default().extend(index);
                 Ok(())
@@ -137,16 +133,10 @@ impl Depot {
             self.tell(&Deposited::Admit { content: *content }).await?;
         }
         for slot in self.store.slots() {
-            self.tell_held(slot.id()).await?;
-        }
-        Ok(())
-    }
-
-    /// Tells all that the store holds of a content.
-    async fn tell_held(&self, content: ContentId) -> io::Result<()> {
-        let slot = self.store.slot(content);
-        for segment in slot.iter().flat_map(|slot| slot.have().segments()) {
-            self.tell(&Deposited::Has { content, segment }).await?;
+            let content = slot.id();
+            for segment in slot.have().segments() {
+                self.tell(&Deposited::Has { content, segment }).await?;
+            }
         }
         Ok(())
     }
