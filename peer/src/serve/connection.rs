@@ -203,12 +203,10 @@ impl Connection {
             return Err(Refusal::Busy.into());
         }
         self.server.join(self.asker, &slot, theirs);
-        let have = if self.interests.insert(content) {
-            outbox::interest(&self.outbox, &slot)
-        } else {
-            slot.have()
-        };
-        self.answer(Answer::Bitmap { content, have })
+        if self.interests.insert(content) {
+            outbox::interest(&self.outbox, &slot);
+        }
+        self.push(Item::Bitmap(slot))
     }
 
     async fn offer(&mut self, content: ContentId) -> Result<(), End> {

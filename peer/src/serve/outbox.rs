@@ -2,7 +2,7 @@
 
 use crate::store::{Slot, Watcher};
 use anchorage_manifest::{
-    Bitmap, ContentId,
+    ContentId,
     limits::CHUNKS_PER_MESSAGE_MAX,
     wire::{Answer, Refusal},
 };
@@ -28,6 +28,8 @@ pub(super) enum Item {
     Answer(Answer),
     /// A content's list.
     List(Arc<Slot>),
+    /// Which chunks there are when its turn has come: news of some of them may have gone before it.
+    Bitmap(Arc<Slot>),
     /// A chunk.
     Chunk(Arc<Slot>, u32),
     /// A chunk that is chosen when its turn has come.
@@ -147,8 +149,8 @@ impl Watcher for Outbox {
     }
 }
 
-/// The answer to an interest: what there is now. Whatever comes later is news.
-pub(super) fn interest(outbox: &Arc<Outbox>, slot: &Slot) -> Bitmap {
+/// Whatever comes to the slot from now on is news.
+pub(super) fn interest(outbox: &Arc<Outbox>, slot: &Slot) {
     let watcher: Arc<dyn Watcher> = outbox.clone();
-    slot.watch(Arc::downgrade(&watcher))
+    slot.watch(Arc::downgrade(&watcher));
 }

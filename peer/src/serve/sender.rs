@@ -159,6 +159,10 @@ impl Loader {
                         .await
                         .is_ok()
                 }
+                Item::Bitmap(slot) => {
+                    let (content, have) = (slot.id(), slot.have());
+                    self.answer(&Answer::Bitmap { content, have }).await
+                }
                 Item::Chunk(slot, index) => {
                     let grant = self.server.slot(self.asker, slot.id(), Some(index)).await;
                     self.server.has(self.asker, slot.id(), index);

@@ -115,12 +115,11 @@ impl Slot {
         self.state().in_doubt
     }
 
-    /// Tells `watcher` of every new chunk from now on, and answers what there is already.
-    pub fn watch(&self, watcher: Weak<dyn Watcher>) -> Bitmap {
+    /// Tells `watcher` of every new chunk from now on.
+    pub fn watch(&self, watcher: Weak<dyn Watcher>) {
         let mut state = self.state();
         state.watchers.retain(|old| old.strong_count() > 0);
         state.watchers.push(watcher);
-        state.have.clone()
     }
 
     /// Reads bytes of chunk `index` from `within` on. Fails if the chunk is not there, or the file changed. Blocks.
