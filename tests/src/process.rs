@@ -91,6 +91,9 @@ impl Process {
     ) -> Result<T> {
         let found = until(limit, "a line", || {
             let over = self.has_ended()?;
+            if over {
+                self.drain();
+            }
             let text = self.text(stream);
             let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
             match whole.lines().find_map(&wanted) {
@@ -128,11 +131,16 @@ impl Process {
         if let Err(error) = until(limit, "its end", || Ok(self.has_ended()?.then_some(()))) {
             bail!("{error:#}: {}", self.so_far());
         }
-        // What it wrote last may still be in the pipe; a descendant may keep the pipe open for good.
+        self.drain();
+        Ok(self.so_far())
+    }
+
+    /// Takes what an ended process wrote last, which may still be in the pipe. A descendant may keep the pipe open
+    /// for good.
+    fn drain(&self) {
         let _ = until(Duration::from_secs(2), "the end of its output", || {
             Ok((lock(&self.stdout).ended && lock(&self.stderr).ended).then_some(()))
         });
-        Ok(self.so_far())
     }
 
     /// SIGTERM, then its end.
