@@ -15,6 +15,9 @@ mod promises {
     /// A small file costs one connection and one round trip to a source.
     mod small;
 
+    /// A big file is offered while it is hashed, and those who get it meanwhile end with its publisher.
+    mod streaming;
+
     /// A download that was killed continues, and gets nothing twice.
     mod resume;
 

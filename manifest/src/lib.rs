@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`content`], [`geometry`] | how a file is cut into chunks, and the canonical list that names it |
 //! | [`release`], [`name`] | a name and a version for a content, signed by its publisher |
+//! | [`draft`], [`entries`] | a release in the making: chunks that are offered while the rest is hashed |
 //! | [`bitmap`], [`holder`] | who has which chunks |
 //! | [`wire`], [`codec`] | the messages, and their bytes |
 //! | [`document`] | the manifest as a user sees it: one JSON document |
@@ -16,6 +17,8 @@ pub mod bitmap;
 pub mod codec;
 pub mod content;
 pub mod document;
+pub mod draft;
+pub mod entries;
 pub mod geometry;
 pub mod hash;
 mod hex;
@@ -29,6 +32,8 @@ pub mod wire;
 pub use bitmap::Bitmap;
 pub use content::{Content, ContentId};
 pub use document::Manifest;
+pub use draft::Draft;
+pub use entries::{Entries, EntriesError};
 pub use geometry::Geometry;
 pub use hash::Hash;
 pub use holder::{Have, Holder, Source};

@@ -48,3 +48,9 @@ pub const SEGMENT_SIZE_MAX: usize = 2_048;
 
 /// Heartbeats that a peer may miss; after the last of them it is gone.
 pub const HEARTBEATS_MISSED_MAX: u32 = 3;
+
+/// Most drafts that an anchor knows, of all publishers.
+pub const DRAFTS_MAX: usize = 1_024;
+
+/// Most drafts that an anchor knows of one publisher.
+pub const DRAFTS_PER_PUBLISHER_MAX: usize = 16;

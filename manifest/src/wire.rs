@@ -4,9 +4,9 @@
 //! ```text
 //!  control  anchorage-control    peer ──ToAnchor──► anchor      requests, numbered by the peer
 //!                                peer ◄──ToPeer──── anchor      replies, in any order; pushes, unasked
-//!  chunks   anchorage-chunks     any  ────Ask─────► any node    pipelined; Put and PutList carry raw bytes
+//!  chunks   anchorage-chunks     any  ────Ask─────► any node    pipelined; the Puts carry raw bytes
 //!                                any  ◄──Answer──── any node    in the order of the asks; Have at any time;
-//!                                                               Chunk and List carry raw bytes
+//!                                                               Chunk, List and Entries carry raw bytes
 //! ```
 //! Every message is a frame of [`crate::codec`]. Raw bytes follow their header's frame directly, as many as the
 //! header says, so that bulk is neither copied through the codec nor bounded by a frame.
@@ -34,6 +34,8 @@ pub(crate) mod examples {
         Bitmap, ContentId, Hash, Have, Holder, NodeId, Source,
         bitmap::{Packed, Segment},
         codec,
+        draft::tests::draft,
+        entries::tests::sign,
         release::tests::signed,
     };
     use std::net::SocketAddr;
@@ -102,6 +104,8 @@ pub(crate) mod examples {
             ("withdraw", Request::Withdraw { content }),
             ("heartbeat", Request::Heartbeat),
             ("leave", Request::Leave),
+            ("draft", Request::Draft { draft: draft(20) }),
+            ("find-draft", Request::FindDraft { name: name() }),
         ]
     }
 
@@ -162,6 +166,7 @@ pub(crate) mod examples {
                 },
             ),
             ("acked", Reply::Acked { collect_ms: 20 }),
+            ("drafted", Reply::Drafted { draft: draft(20) }),
         ]
     }
 
@@ -177,6 +182,13 @@ pub(crate) mod examples {
             ),
             ("gone", Push::Gone { content, node }),
             ("reannounce", Push::Reannounce),
+            (
+                "sealed",
+                Push::Sealed {
+                    draft: draft(20).id(),
+                    release: signed(1),
+                },
+            ),
         ]
     }
 
@@ -222,6 +234,16 @@ pub(crate) mod examples {
                     content,
                     index: 300,
                     size: 16_384,
+                },
+            ),
+            ("put-draft", Ask::PutDraft { draft: draft(20) }),
+            (
+                "put-entries",
+                Ask::PutEntries {
+                    content: draft(20).id(),
+                    first: 3,
+                    count: 2,
+                    signature: sign(b"entries"),
                 },
             ),
         ]
@@ -280,6 +302,15 @@ pub(crate) mod examples {
                 "refused",
                 Answer::Refused {
                     refusal: Refusal::UnknownContent,
+                },
+            ),
+            (
+                "entries",
+                Answer::Entries {
+                    content: draft(20).id(),
+                    first: 3,
+                    count: 2,
+                    signature: sign(b"entries"),
                 },
             ),
         ]

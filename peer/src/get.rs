@@ -1,13 +1,15 @@
 //! `get`: a name becomes a file.
 //!
 //! resolve → list → place → `fetch` → whole-file hash → the file gets its name. Every step can be repeated:
-//! what an earlier run stored is marked, and only the rest is fetched.
+//! what an earlier run stored is marked, and only the rest is fetched. A name that is still being published is
+//! fetched along with that, by `stream`.
 
 mod connection;
 mod fetch;
 mod prefix;
 mod small;
 mod sources;
+mod stream;
 mod verifier;
 
 use crate::{
@@ -19,7 +21,7 @@ use crate::{
     session::Session,
     store::{Place, Slot, Stamp},
 };
-use anchorage_manifest::{Content, ContentId, Hash, Name, Release};
+use anchorage_manifest::{Content, ContentId, Hash, Name, Release, SignedRelease};
 use anyhow::{Context as _, Result, anyhow};
 use fetch::Fetch;
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use stream::Stream;
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::timeout,
@@ -65,14 +68,48 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
     };
     node.join().await?;
     let anchors = node.anchors(events).await?;
-    let signed = lookup::resolve(&anchors, &name, events).await?;
+    let (released, drafts) = tokio::join!(
+        lookup::find(&anchors, &name, events),
+        lookup::drafts(&anchors, &name)
+    );
+    let released = released?;
+    let old = released.as_ref().map(SignedRelease::unverified);
+    let draft = drafts.into_iter().flatten().find(|draft| {
+        let is_others = draft.publisher != node.identity.id();
+        let continues = old.is_none_or(|old| old.publisher == draft.publisher);
+        // A file that is there can be compared with a release alone.
+        let is_wanted = old.is_none() || request.force || !path.exists();
+        is_others && continues && is_wanted
+    });
+    if let Some(draft) = draft {
+        let stream = Stream {
+            node,
+            draft: &draft,
+            version: old.map_or(0, |old| old.version),
+            request,
+            path: &path,
+            events,
+        };
+        let (signed, slot, shares) = stream.run().await?;
+        complete(node, &slot, &path).await?;
+        events.tell(done(
+            &slot,
+            signed.unverified(),
+            &path,
+            started,
+            false,
+            shares,
+        )?);
+        return Ok(());
+    }
+    let signed = released.ok_or_else(|| lookup::unknown(&name))?;
     let release = signed.unverified();
-    let _claim = Claim::take(node, release)?;
+    let _claim = Claim::take(node, release.content, &release.name)?;
     if let Some(slot) = node.store.slot(release.content)
         && is_complete_at(&slot, &path)
     {
         finish(node, &slot).await;
-        events.tell(done(&slot, release, &path, started, true, Vec::new()));
+        events.tell(done(&slot, release, &path, started, true, Vec::new())?);
         return Ok(());
     }
     let small = small::fetch(node, &anchors, release).await;
@@ -82,12 +119,15 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
     };
     let (slot, adopted) = {
         let (node, path, name, force) = (node.clone(), path.clone(), name.clone(), request.force);
+        let content = content.clone();
         spawn_blocking(move || place(&node, &content, &path, name, force))
             .await
             .context("BUG: placing the file panicked")??
     };
     let mut shares = Vec::new();
-    if !adopted {
+    if adopted {
+        finish(node, &slot).await;
+    } else {
         shares = match small {
             Some(small) => {
                 let (node, same) = (node.clone(), slot.clone());
@@ -96,15 +136,21 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
                     .context("BUG: storing panicked")?
                     .map_err(|error| unwritable(error, &slot))?
             }
-            None => fetch_verified(node, &slot, request, events).await?,
+            None => fetch_verified(node, &slot, &content, request, events).await?,
         };
-        let (slot, path) = (slot.clone(), path.clone());
-        spawn_blocking(move || slot.complete_as(&path))
-            .await
-            .context("BUG: renaming panicked")??;
+        complete(node, &slot, &path).await?;
     }
-    finish(node, &slot).await;
-    events.tell(done(&slot, release, &path, started, adopted, shares));
+    events.tell(done(&slot, release, &path, started, adopted, shares)?);
+    Ok(())
+}
+
+/// A file that is whole and verified gets its name.
+async fn complete(node: &Arc<Node>, slot: &Arc<Slot>, path: &Path) -> Result<()> {
+    let (whole, path) = (slot.clone(), path.to_owned());
+    spawn_blocking(move || whole.complete_as(&path))
+        .await
+        .context("BUG: renaming panicked")??;
+    finish(node, slot).await;
     Ok(())
 }
 
@@ -112,6 +158,7 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
 async fn fetch_verified(
     node: &Arc<Node>,
     slot: &Arc<Slot>,
+    content: &Content,
     request: &Get,
     events: &Events,
 ) -> Result<Vec<Share>, Failure> {
@@ -121,7 +168,7 @@ async fn fetch_verified(
         let sha256 = fetch
             .run(Duration::from_secs(request.timeout_s), &mut shares)
             .await?;
-        if sha256 == slot.content().sha256() {
+        if sha256 == content.sha256() {
             return Ok(shares);
         }
         let again = slot.clone();
@@ -132,7 +179,7 @@ async fn fetch_verified(
             let error = anyhow!(
                 "{}: every chunk matches its hash, but the whole file is {sha256} and not {}",
                 request.name,
-                slot.content().sha256()
+                content.sha256()
             );
             return Err(Failure::new(Exit::Mismatch, error).hint(lookup::SELF_CONTRADICTION));
         }
@@ -174,16 +221,17 @@ fn done(
     started: Instant,
     already_complete: bool,
     from: Vec<Share>,
-) -> Event {
-    Event::Done(Done {
+) -> Result<Event> {
+    let content = slot.content().context("BUG: a draft is complete")?;
+    Ok(Event::Done(Done {
         name: release.name.to_string(),
         path: path.into(),
-        bytes: slot.content().geometry().size(),
+        bytes: slot.geometry().size(),
         seconds: started.elapsed().as_secs_f64(),
-        sha256: slot.content().sha256(),
+        sha256: content.sha256(),
         already_complete,
         from,
-    })
+    }))
 }
 
 /// The right to fetch a content; two at once would write to the same file.
@@ -193,8 +241,7 @@ struct Claim {
 }
 
 impl Claim {
-    fn take(node: &Arc<Node>, release: &Release) -> Result<Self, Failure> {
-        let content = release.content;
+    fn take(node: &Arc<Node>, content: ContentId, name: &Name) -> Result<Self, Failure> {
         let is_new = node
             .fetching
             .lock()
@@ -206,7 +253,7 @@ impl Claim {
                 content,
             });
         }
-        Err(anyhow!("{} is being fetched by this node already", release.name).into())
+        Err(anyhow!("{name} is being fetched by this node already").into())
     }
 }
 
@@ -272,10 +319,7 @@ fn place(
     name: Name,
     force: bool,
 ) -> Result<(Arc<Slot>, bool), Failure> {
-    let directory = path.parent().context("the output has no directory")?;
-    if !directory.is_dir() {
-        return Err(anyhow!("the directory {} does not exist", directory.display()).into());
-    }
+    let part = part_of(path)?;
     if path.exists() {
         if holds(path, content).with_context(|| format!("cannot read {}", path.display()))? {
             let slot = node
@@ -290,10 +334,11 @@ fn place(
                 .hint("--force replaces it, -o PATH writes elsewhere"));
         }
     }
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let known = node.store.slot(content.id());
+    let known = match node.store.slot(content.id()) {
+        Some(slot) => Some(slot),
+        None => node.store.adopt(content)?,
+    };
+    let was_draft = stream::drop_drafts(node, &part);
     if let Some(slot) = &known {
         if slot.in_doubt() {
             slot.recheck()?;
@@ -314,11 +359,8 @@ fn place(
             };
             fs::copy(slot.path(), &part).with_context(operand)?;
         }
-    } else if part.exists() && !force {
-        let error = anyhow!("{} exists and is not of this node's making", part.display());
-        return Err(
-            Failure::new(Exit::Failed, error).hint("--force replaces it, -o PATH writes elsewhere")
-        );
+    } else if part.exists() && !force && !was_draft {
+        return Err(foreign(&part));
     }
     let existed = part.exists();
     let slot = node.store.create(content, &Place::of_part(&part, name))?;
@@ -328,6 +370,22 @@ fn place(
         slot.reset();
     }
     Ok((slot, false))
+}
+
+/// Where the file is while it is fetched.
+fn part_of(path: &Path) -> Result<PathBuf, Failure> {
+    let directory = path.parent().context("the output has no directory")?;
+    if !directory.is_dir() {
+        return Err(anyhow!("the directory {} does not exist", directory.display()).into());
+    }
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    Ok(part.into())
+}
+
+fn foreign(part: &Path) -> Failure {
+    let error = anyhow!("{} exists and is not of this node's making", part.display());
+    Failure::new(Exit::Failed, error).hint("--force replaces it, -o PATH writes elsewhere")
 }
 
 /// Whether the file at `path` is the content, whole.

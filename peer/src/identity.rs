@@ -84,12 +84,18 @@ impl Identity {
             self.id(),
             "BUG: signing for another publisher"
         );
-        let signature = self.pair.sign(&release.signed_bytes());
+        let signature = self.sign_bytes(&release.signed_bytes());
+        SignedRelease::new(release, signature)
+    }
+
+    /// Signs what entries of a draft say is to be signed.
+    pub fn sign_bytes(&self, bytes: &[u8]) -> Signature {
+        let signature = self.pair.sign(bytes);
         let bytes = signature
             .as_ref()
             .try_into()
             .expect("an Ed25519 signature has 64 bytes");
-        SignedRelease::new(release, Signature::from_bytes(bytes))
+        Signature::from_bytes(bytes)
     }
 }
 

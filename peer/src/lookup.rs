@@ -8,7 +8,7 @@ use crate::{
     session::{Session, unexpected},
 };
 use anchorage_manifest::{
-    Content, ContentId, Have, Holder, Name, Release, SignedRelease, Source,
+    Content, ContentId, Draft, Have, Holder, Name, Release, SignedRelease, Source,
     content::ContentError,
     wire::{Refusal, Reply, Request},
 };
@@ -93,10 +93,33 @@ pub async fn resolve(
     name: &Name,
     events: &Events,
 ) -> Result<SignedRelease, Failure> {
-    find(anchors, name, events).await?.ok_or_else(|| {
-        Failure::new(Exit::Failed, anyhow!("no anchor knows {name}"))
-            .hint("`peer list` shows the names that they know")
-    })
+    let found = find(anchors, name, events).await?;
+    found.ok_or_else(|| unknown(name))
+}
+
+/// No anchor has a release of that name.
+pub fn unknown(name: &Name) -> Failure {
+    Failure::new(Exit::Failed, anyhow!("no anchor knows {name}"))
+        .hint("`peer list` shows the names that they know")
+}
+
+/// The drafts of a name that anchors know; none at all if no anchor answers.
+pub async fn drafts(anchors: &[&Session], name: &Name) -> Option<Vec<Draft>> {
+    let mut drafts = None;
+    for (_, reply) in ask(anchors, &Request::FindDraft { name: name.clone() }).await {
+        match reply {
+            Ok(Reply::Drafted { draft }) if draft.name == *name => {
+                drafts.get_or_insert_with(Vec::new).push(draft);
+            }
+            Ok(Reply::Refused {
+                refusal: Refusal::UnknownName,
+            }) => {
+                drafts.get_or_insert_default();
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    drafts
 }
 
 /// Who has what of a content, in the order of the node ids.
@@ -148,8 +171,9 @@ pub async fn list(
     release: &Release,
     sources: Vec<Source>,
 ) -> Result<Arc<Content>, Failure> {
-    if let Some(slot) = node.store.slot(release.content) {
-        return Ok(slot.content().clone());
+    let slot = node.store.slot(release.content);
+    if let Some(content) = slot.and_then(|slot| slot.content()) {
+        return Ok(content);
     }
     let content = fetch_list(node, release.content, sources)
         .await

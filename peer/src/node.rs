@@ -46,6 +46,9 @@ const SECOND_ATTEMPT: Duration = Duration::from_millis(250);
 /// News that may wait for a reader; one that lags asks the anchors again.
 const NEWS_MAX: usize = 1_024;
 
+/// A draft to which nothing was added for so long is not worth its place any more.
+const DRAFT_IDLE: Duration = Duration::from_secs(30 * 24 * 3_600);
+
 /// A node.
 pub struct Node {
     /// Its key.
@@ -267,6 +270,20 @@ impl Node {
         while leaving.join_next().await.is_some() {}
     }
 
+    /// Removes drafts that nobody will seal: those of this node's own, which a process left that is gone, and
+    /// those to which nothing was added for long.
+    pub fn sweep(&self) {
+        let own = |slot: &Arc<Slot>| {
+            slot.draft()
+                .is_some_and(|draft| draft.publisher == self.identity.id())
+        };
+        for slot in self.store.slots().into_iter().filter(own) {
+            // What cannot be removed now is the next time.
+            drop(self.store.remove(slot.id()));
+        }
+        self.store.sweep(DRAFT_IDLE);
+    }
+
     /// What the node says of itself.
     pub fn status(&self) -> Status {
         let anchors = self.sessions.iter().map(|session| AnchorStatus {
@@ -281,8 +298,8 @@ impl Node {
         let files = self.store.slots().into_iter().map(|slot| FileStatus {
             name: slot.place().name.map(String::from),
             path: FilePath(slot.path()),
-            size: slot.content().geometry().size(),
-            complete: slot.have().is_full(),
+            size: slot.geometry().size(),
+            complete: slot.have().is_full() && slot.draft().is_none(),
         });
         let (served_in, bytes_out) = self.server.traffic();
         Status {

@@ -1,9 +1,12 @@
 //! `publish`: a file becomes a release.
 //!
 //! hash (one pass, both hashes side by side) → sign → register with every anchor that can be reached → upload,
-//! so that the publisher may leave; or not, and serve the file in place.
+//! so that the publisher may leave; or not, and serve the file in place. Where hashing takes long, a draft is
+//! registered meanwhile, by which others get what is hashed.
 
+mod draft;
 mod hash;
+mod stream;
 mod upload;
 
 use crate::{
@@ -20,9 +23,24 @@ use anchorage_manifest::{
     wire::{Outcome, Refusal, Reply, Request},
 };
 use anyhow::{Context as _, Result, anyhow};
+use draft::Drafting;
 use serde::{Deserialize, Serialize};
-use std::{path::Path, sync::Arc, time::Instant};
-use tokio::task::{JoinSet, spawn_blocking};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::mpsc,
+    task::{JoinSet, spawn_blocking},
+    time::timeout,
+};
+
+/// Smaller files are hashed sooner than a draft is registered.
+const DRAFT_SIZE_MIN: u64 = 16 << 20;
+
+/// What is hashed within this time is published at once, without a draft.
+const DRAFT_AFTER: Duration = Duration::from_millis(50);
 
 /// What is to be published.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,13 +59,7 @@ pub struct Publish {
 pub async fn publish(node: &Arc<Node>, request: &Publish, events: &Events) -> Result<(), Failure> {
     let name = name(request)?;
     let anchors = node.anchors(events).await?;
-    let content = {
-        let (path, chunk_size) = (request.path.clone(), request.chunk_size);
-        let tell = progress(name.clone(), Phase::Hashing, events.clone());
-        spawn_blocking(move || hash::hash(&path, chunk_size, tell))
-            .await
-            .context("BUG: hashing panicked")??
-    };
+    let (content, mut drafting) = hash(node, request, &name, events).await?;
     let (signed, known) = sign(node, &anchors, &name, &content, events).await?;
     // From here on the node can be asked for chunks, by those who come before the anchors have them.
     let slot = own(node, &content, &request.path, name.clone()).await?;
@@ -55,6 +67,9 @@ pub async fn publish(node: &Arc<Node>, request: &Publish, events: &Events) -> Re
     let (registered, is_new) = register(&anchors, &signed, events).await?;
     for session in &registered {
         session.announce(&slot).await?;
+    }
+    if let Some(drafting) = &mut drafting {
+        drafting.finish_uploads().await;
     }
     if request.upload {
         upload(node, &registered, &slot, name, events).await?;
@@ -76,6 +91,45 @@ pub async fn publish(node: &Arc<Node>, request: &Publish, events: &Events) -> Re
         uploaded: request.upload,
     }));
     Ok(())
+}
+
+/// The content of a file, and the draft by which others get it meanwhile, if hashing takes so long.
+async fn hash(
+    node: &Arc<Node>,
+    request: &Publish,
+    name: &Name,
+    events: &Events,
+) -> Result<(Content, Option<Drafting>), Failure> {
+    let (found, hashes) = mpsc::unbounded_channel();
+    let mut hashing = {
+        let (path, chunk_size) = (request.path.clone(), request.chunk_size);
+        let tell = progress(name.clone(), Phase::Hashing, events.clone());
+        spawn_blocking(move || hash::hash(&path, chunk_size, tell, &found))
+    };
+    let path = &request.path;
+    let size = std::fs::metadata(&**path).map_or(0, |metadata| metadata.len());
+    let patience = if size < DRAFT_SIZE_MIN {
+        Duration::MAX
+    } else {
+        DRAFT_AFTER
+    };
+    if let Ok(hashed) = timeout(patience, &mut hashing).await {
+        return Ok((hashed.context("BUG: hashing panicked")??, None));
+    }
+    let sizes = (name, geometry(size, request.chunk_size)?);
+    let started = Drafting::start(node, sizes, path, hashes, request.upload, events).await;
+    let mut drafting = started
+        .map_err(|error| events.warn(format!("nothing is offered before it is hashed: {error:#}")))
+        .ok();
+    let content = hashing.await.context("BUG: hashing panicked")??;
+    if let Some(drafting) = &mut drafting
+        && let Err(error) = drafting.grown().await
+    {
+        events.warn(format!(
+            "not all was offered before it was hashed: {error:#}"
+        ));
+    }
+    Ok((content, drafting))
 }
 
 fn name(request: &Publish) -> Result<Name, Failure> {
@@ -133,9 +187,12 @@ fn taken(name: &Name, publisher: anchorage_manifest::NodeId) -> Failure {
 async fn own(node: &Arc<Node>, content: &Content, path: &Path, name: Name) -> Result<Arc<Slot>> {
     let (node, content, path) = (node.clone(), content.clone(), path.to_owned());
     spawn_blocking(move || {
-        let slot = node
-            .store
-            .create(&content, &Place::of_complete(&path, name)?)?;
+        let place = Place::of_complete(&path, name)?;
+        let drafted = node.store.adopt(&content)?;
+        let slot = match drafted.filter(|slot| slot.place().stamp == place.stamp) {
+            Some(slot) => slot,
+            None => node.store.create(&content, &place)?,
+        };
         slot.mark_all()?;
         // Read just now and never written: what is on the disk is what was hashed.
         slot.settle()?;

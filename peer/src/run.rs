@@ -113,6 +113,9 @@ async fn live(
     let node = Node::start(home, &config, *listen, *advertise)?;
     // Who only asks does not live here: others need not wait for it, nor it for others.
     let lives = !cli.verb.only_asks();
+    if lives {
+        node.sweep();
+    }
     let lodging = lives
         .then(|| Host::open(home, &node))
         .transpose()?
@@ -195,7 +198,7 @@ async fn recheck(node: &Node, slot: &Arc<Slot>, events: &Events) {
         Ok(Err(error)) => events.warn(format!("{error:#}")),
         Err(error) => events.warn(error.to_string()),
     }
-    let (good, all) = (slot.have().count(), slot.content().chunks().len());
+    let (good, all) = (slot.have().count(), slot.geometry().chunks());
     events.warn(format!(
         "{good} of {all} chunks of {} are as they were",
         path.display()

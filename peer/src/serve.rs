@@ -53,7 +53,7 @@ pub enum Deposit {
     Stored {
         /// Of which content.
         content: ContentId,
-        /// Which chunk; none means the list.
+        /// Which chunk; none means the list, and all chunks that were there before it.
         index: Option<u32>,
     },
 }
@@ -117,7 +117,7 @@ impl Server {
 
     /// Somebody begins to ask for a content, and has some of it.
     fn join(&self, asker: AskerId, slot: &Slot, have: &Bitmap) {
-        let chunks = slot.content().geometry().chunks();
+        let chunks = slot.geometry().chunks();
         let mut audiences = self.audiences();
         let audience = audiences
             .entry(slot.id())

@@ -5,24 +5,37 @@
 //!                    marks   one byte a chunk, 1 = its bytes are in the file and verified
 //!                    place   JSON: where the file is, under which name, and how it looked when it was complete
 //!                    data    the file itself, if it is the store's own (an anchor's); a peer's lies elsewhere
+//!      drafts/<id>/  draft   a draft, instead of the list
+//!                    entries its chunk hashes, as far as they are signed
+//!                    marks, place, data as above
 //! ```
+//! When a draft is sealed, its folder gets the list and moves to the content's name, in one rename; a content whose
+//! list is learned later finds the draft that it begins with, and goes on from there. What is never sealed is swept.
+//!
 //! A chunk is marked after its bytes, and its bytes are written only when they are known to match their hash:
 //! nothing that failed verification ever reaches a file. One byte a chunk, written alone, needs no lock between
 //! processes, so the transfer processes of an anchor share one store.
 
+#[cfg(test)]
+mod draft_tests;
+mod growing;
 mod place;
 mod slot;
 
 pub use place::{Place, Stamp};
 pub use slot::{Slot, Watcher};
 
-use anchorage_manifest::{Content, ContentId};
+use anchorage_manifest::{Content, ContentId, Draft};
 use anyhow::{Context as _, Result, ensure};
+use growing::Growing;
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, Weak},
+    time::{Duration, SystemTime},
 };
 use tokio::sync::broadcast;
 
@@ -32,8 +45,17 @@ const LOST_MAX: usize = 64;
 /// All contents of a node. Several processes may have the same directory open.
 pub struct Store {
     directory: PathBuf,
-    slots: Mutex<BTreeMap<ContentId, Arc<Slot>>>,
+    slots: Mutex<Table>,
     lost: broadcast::Sender<ContentId>,
+    /// Held while a draft becomes a content.
+    sealing: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Table {
+    slots: BTreeMap<ContentId, Arc<Slot>>,
+    /// Slots of drafts that are sealed, for as long as somebody uses them.
+    sealed: BTreeMap<ContentId, Weak<Slot>>,
 }
 
 impl Store {
@@ -47,24 +69,27 @@ impl Store {
             directory: directory.to_owned(),
             slots: Mutex::default(),
             lost: broadcast::Sender::new(LOST_MAX),
+            sealing: Mutex::default(),
         };
-        for entry in fs::read_dir(directory).with_context(operand)? {
-            let name = entry.with_context(operand)?.file_name();
-            if let Some(id) = name.to_str().and_then(|name| name.parse().ok()) {
-                store.refresh(id);
-            }
+        for id in ids(directory).with_context(operand)? {
+            store.refresh(id);
+        }
+        for id in store.drafts() {
+            store.refresh(id);
         }
         Ok(Arc::new(store))
     }
 
-    /// The slot of a content, if the node has something of it.
+    /// The slot of a content or a draft, if the node has something of it.
     pub fn slot(&self, content: ContentId) -> Option<Arc<Slot>> {
-        self.table().get(&content).cloned()
+        let table = self.table();
+        let sealed = || table.sealed.get(&content).and_then(Weak::upgrade);
+        table.slots.get(&content).cloned().or_else(sealed)
     }
 
-    /// All slots.
+    /// All slots, but those of sealed drafts.
     pub fn slots(&self) -> Vec<Arc<Slot>> {
-        self.table().values().cloned().collect()
+        self.table().slots.values().cloned().collect()
     }
 
     /// Contents whose file turns out to have changed, from now on.
@@ -78,38 +103,130 @@ impl Store {
         let folder = self.folder(id);
         let operand = || format!("cannot make room for content {}", id.0.short());
         fs::create_dir_all(&folder).with_context(operand)?;
-        // Two processes may do this at once: each writes its own file, and the last one is as good as the first.
-        let part = folder.join(format!("list.{}", std::process::id()));
-        fs::write(&part, content.encode())
-            .and_then(|()| fs::rename(&part, folder.join("list")))
-            .inspect_err(|_| drop(fs::remove_file(&part)))
-            .with_context(operand)?;
+        write_list(&folder, content).with_context(operand)?;
         place.save(&folder).with_context(operand)?;
         let slot = Slot::open(&folder, id, self.lost.clone()).with_context(operand)?;
-        Ok(self
-            .table()
-            .entry(id)
-            .and_modify(|old| *old = slot.clone())
-            .or_insert(slot)
-            .clone())
+        self.table().slots.insert(id, slot.clone());
+        Ok(slot)
     }
 
-    /// Learns what another process of this node has stored of a content. Blocks.
-    pub fn refresh(&self, content: ContentId) {
-        match self.slot(content) {
-            Some(slot) => slot.reload_marks(),
-            None => {
-                if let Ok(slot) = Slot::open(&self.folder(content), content, self.lost.clone()) {
-                    self.table().entry(content).or_insert(slot);
-                }
+    /// Makes the slot of a draft whose file is at `place`; the one there is if there is one. Blocks.
+    pub fn draft(&self, draft: &Draft, place: &Place) -> Result<Arc<Slot>> {
+        let id = draft.id();
+        self.refresh(id);
+        if let Some(slot) = self.slot(id) {
+            return Ok(slot);
+        }
+        let folder = self.draft_folder(id);
+        let operand = || format!("cannot make room for draft {}", id.0.short());
+        fs::create_dir_all(&folder).with_context(operand)?;
+        Growing::keep(draft, &folder).with_context(operand)?;
+        place.save(&folder).with_context(operand)?;
+        let slot = Slot::open_draft(&folder, id, self.lost.clone()).with_context(operand)?;
+        Ok(self.table().slots.entry(id).or_insert(slot).clone())
+    }
+
+    /// The slot of a content that begins with a draft that this node has chunks of: the draft's slot, under the
+    /// content's name. None if there is no such draft. Blocks.
+    pub fn adopt(&self, content: &Content) -> Result<Option<Arc<Slot>>> {
+        for draft in self.drafts() {
+            self.refresh(draft);
+        }
+        let mut fitting = self.slots();
+        fitting.retain(|slot| slot.begins(content) && !slot.have().is_empty());
+        fitting.sort_by_key(|slot| Reverse(slot.have().count()));
+        match fitting.first() {
+            Some(slot) => self.seal(slot, content),
+            None => Ok(None),
+        }
+    }
+
+    /// The slot of the content that a draft has become, with all that the draft's has. None if the content does not
+    /// begin with the draft's entries. Blocks.
+    pub fn seal(&self, draft: &Arc<Slot>, content: &Content) -> Result<Option<Arc<Slot>>> {
+        let _one_at_a_time = self.sealing.lock().expect("no holder of this lock panics");
+        let id = content.id();
+        if !draft.begins(content) {
+            // Unless that has been done already.
+            return Ok(self.slot(id).filter(|_| draft.draft().is_none()));
+        }
+        let (from, folder) = (self.draft_folder(draft.id()), self.folder(id));
+        let operand = || format!("cannot keep what draft {} became", draft.id().0.short());
+        if folder.join("list").exists() && !draft.is_in(&folder) {
+            if draft.place().path.is_none() {
+                // What is there already is as good; its chunks are the store's own.
+                self.remove(draft.id())?;
+                self.refresh(id);
+                return Ok(self.slot(id));
+            }
+            self.remove(id)?;
+        }
+        match write_list(&from, content).and_then(|()| fs::rename(&from, &folder)) {
+            Ok(()) => {
+                drop(fs::remove_file(folder.join("draft")));
+                drop(fs::remove_file(folder.join("entries")));
+            }
+            // Another process of this node was first.
+            Err(error) if error.kind() == ErrorKind::NotFound && draft.is_in(&folder) => {}
+            Err(error) => return Err(error).with_context(operand),
+        }
+        Ok(Some(self.rename(draft, content.clone())))
+    }
+
+    /// Learns what another process of this node has stored of a content or a draft; whether a draft that is open here
+    /// turns out to be the content. Blocks.
+    pub fn refresh(&self, content: ContentId) -> bool {
+        if let Some(slot) = self.slot(content) {
+            slot.reload();
+            return false;
+        }
+        let folder = self.folder(content);
+        let opened = if let Ok(list) = slot::load_list(&folder, content) {
+            // Another process may have sealed it.
+            let draft = self.slots().into_iter().find(|slot| slot.is_in(&folder));
+            if let Some(draft) = draft {
+                self.rename(&draft, list).reload();
+                return true;
+            }
+            Slot::open(&folder, content, self.lost.clone())
+        } else {
+            Slot::open_draft(&self.draft_folder(content), content, self.lost.clone())
+        };
+        if let Ok(opened) = opened {
+            let slot = self.table().slots.entry(content).or_insert(opened).clone();
+            // Another thread's may have been opened first, and know less.
+            slot.reload();
+        }
+        false
+    }
+
+    /// Removes drafts to which nothing was added for so long. Blocks.
+    pub fn sweep(&self, idle: Duration) {
+        let now = SystemTime::now();
+        for id in self.drafts() {
+            let folder = self.draft_folder(id);
+            let touched = ["", "entries", "marks"].into_iter().filter_map(|name| {
+                let metadata = fs::metadata(folder.join(name)).ok()?;
+                metadata.modified().ok()
+            });
+            let is_idle = touched
+                .max()
+                .and_then(|touched| now.duration_since(touched).ok())
+                .is_some_and(|since| since >= idle);
+            if is_idle {
+                // Another process may be sweeping, too.
+                drop(self.remove(id));
             }
         }
     }
 
-    /// Forgets a content: the folder goes, a file elsewhere stays. Blocks.
+    /// Forgets a content or a draft: the folder goes, a file elsewhere stays. Blocks.
     pub fn remove(&self, content: ContentId) -> Result<()> {
-        self.table().remove(&content);
-        let folder = self.folder(content);
+        self.table().slots.remove(&content);
+        let folder = match self.draft_folder(content) {
+            draft if draft.exists() => draft,
+            _ => self.folder(content),
+        };
         ensure!(
             folder.starts_with(&self.directory),
             "BUG: a folder outside the store"
@@ -121,9 +238,53 @@ impl Store {
         self.directory.join(content.to_string())
     }
 
-    fn table(&self) -> MutexGuard<'_, BTreeMap<ContentId, Arc<Slot>>> {
+    fn draft_folder(&self, draft: ContentId) -> PathBuf {
+        self.directory.join("drafts").join(draft.to_string())
+    }
+
+    /// The drafts that have a folder.
+    fn drafts(&self) -> Vec<ContentId> {
+        // Without any there is no directory.
+        ids(&self.directory.join("drafts")).unwrap_or_default()
+    }
+
+    /// Gives a draft's slot, whose folder has moved, the content's name.
+    fn rename(&self, draft: &Arc<Slot>, content: Content) -> Arc<Slot> {
+        let folder = self.folder(content.id());
+        let slot = draft.seal(Arc::new(content), &folder);
+        let mut table = self.table();
+        table.slots.remove(&draft.id());
+        table.sealed.retain(|_, slot| slot.strong_count() > 0);
+        table.sealed.insert(draft.id(), Arc::downgrade(draft));
+        table.slots.insert(slot.id(), slot.clone());
+        slot
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
         self.slots.lock().expect("no holder of this lock panics")
     }
+}
+
+/// The ids that name folders in a directory.
+fn ids(directory: &Path) -> std::io::Result<Vec<ContentId>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        ids.extend(
+            name.to_str()
+                .and_then(|name| name.parse::<ContentId>().ok()),
+        );
+    }
+    Ok(ids)
+}
+
+/// Writes a list into a folder. Two processes may do this at once: each writes its own file, and the last one is as
+/// good as the first.
+fn write_list(folder: &Path, content: &Content) -> std::io::Result<()> {
+    let part = folder.join(format!("list.{}", std::process::id()));
+    fs::write(&part, content.encode())
+        .and_then(|()| fs::rename(&part, folder.join("list")))
+        .inspect_err(|_| drop(fs::remove_file(&part)))
 }
 
 #[cfg(test)]
@@ -131,9 +292,9 @@ mod tests {
     use super::*;
     use anchorage_manifest::{Geometry, Hash};
 
-    const CHUNK: usize = 1024;
+    pub(super) const CHUNK: usize = 1024;
 
-    fn sample(chunks: usize) -> (Vec<u8>, Content) {
+    pub(super) fn sample(chunks: usize) -> (Vec<u8>, Content) {
         let bytes: Vec<u8> = (0..chunks * CHUNK - 5)
             .map(|i| u8::try_from(i / 7 % 251).expect("below 256") ^ 1)
             .collect();
@@ -143,8 +304,8 @@ mod tests {
         (bytes, content)
     }
 
-    fn read(slot: &Slot, index: u32) -> Result<Vec<u8>> {
-        let extent = slot.content().geometry().extent(index).context("a chunk")?;
+    pub(super) fn read(slot: &Slot, index: u32) -> Result<Vec<u8>> {
+        let extent = slot.geometry().extent(index).context("a chunk")?;
         let mut bytes = vec![0; extent.size as usize];
         slot.read(index, 0, &mut bytes)?;
         Ok(bytes)

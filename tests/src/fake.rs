@@ -2,7 +2,8 @@
 
 use crate::{Control, PATIENCE, Wire, random_bytes, until};
 use anchorage_manifest::{
-    Bitmap, Content, Geometry, Hash, Have, Holder, NodeId, Release, SignedRelease, Source,
+    Bitmap, Content, ContentId, Draft, Geometry, Hash, Have, Holder, NodeId, Release, Signature,
+    SignedRelease, Source,
     bitmap::Packed,
     limits::PROTOCOL_VERSION,
     wire::{
@@ -57,6 +58,8 @@ pub enum Manner {
     Garbage,
     /// Rightly, but with a list of another content.
     WrongList,
+    /// Rightly, but with entries of a draft that its publisher did not sign.
+    WrongEntries,
 }
 
 /// What a fake node has been asked.
@@ -219,8 +222,25 @@ impl Fake {
         self.announce_as(anchor, self.address)
     }
 
-    /// The same under an address that may be another node's.
+    /// Joins an anchor and announces every chunk of a draft, and stays joined by heartbeats.
+    pub fn announce_draft(&mut self, anchor: SocketAddr, draft: &Draft) -> Result<()> {
+        self.announce_content(anchor, self.address, draft.id(), draft.geometry)
+    }
+
+    /// Announces every chunk of its content under an address that may be another node's.
     pub fn announce_as(&mut self, anchor: SocketAddr, advertise: SocketAddr) -> Result<()> {
+        let release = self.shared.holding.release.unverified();
+        let (content, geometry) = (release.content, release.geometry);
+        self.announce_content(anchor, advertise, content, geometry)
+    }
+
+    fn announce_content(
+        &mut self,
+        anchor: SocketAddr,
+        advertise: SocketAddr,
+        content: ContentId,
+        geometry: Geometry,
+    ) -> Result<()> {
         let mut control = Control::dial(anchor, &self.identity)?;
         let joined = control.ask(Request::Join {
             port: self.address.port(),
@@ -229,9 +249,7 @@ impl Fake {
         let Reply::Joined { heartbeat_ms, .. } = joined else {
             bail!("the join was answered by {joined:?}");
         };
-        let release = self.shared.holding.release.unverified();
-        let have = Bitmap::full(release.geometry.chunks());
-        control.announce(release.content, &have)?;
+        control.announce(content, &Bitmap::full(geometry.chunks()))?;
         let stop = self.stop.clone();
         let pause = Duration::from_millis(u64::from(heartbeat_ms)).min(Duration::from_secs(1));
         self.threads.push(spawn(move || {
@@ -328,6 +346,15 @@ impl Shared {
                 wire.send(&Answer::List { content, size })?;
                 wire.send_raw(&list)?;
             }
+            Ask::Interested { content, .. } if self.manner == Manner::WrongEntries => {
+                wire.send(&Answer::Entries {
+                    content,
+                    first: 0,
+                    count: 1,
+                    signature: Signature::from_bytes(&[9; 64]),
+                })?;
+                wire.send_raw(&[9; 32])?;
+            }
             Ask::Interested { ref have, .. } => {
                 self.log().out.extend(have.iter());
                 let have = Bitmap::full(release.geometry.chunks());
@@ -353,6 +380,11 @@ impl Shared {
                 let have = Some(Bitmap::full(release.geometry.chunks()));
                 wire.send(&Answer::Offered { content, have })?;
             }
+            Ask::PutDraft { .. } => {
+                let refusal = Refusal::Busy;
+                wire.send(&Answer::Refused { refusal })?;
+            }
+            Ask::PutEntries { count, .. } => drop(wire.receive_raw(32 * count)?),
             Ask::PutList { size, .. } | Ask::Put { size, .. } => {
                 wire.receive_raw(size)?;
                 let refusal = Refusal::Busy;
@@ -370,7 +402,7 @@ impl Shared {
         let start = usize::try_from(extent.offset)?;
         let mut bytes = self.holding.bytes[start..][..extent.size as usize].to_vec();
         match self.manner {
-            Manner::Honest | Manner::WrongList => {}
+            Manner::Honest | Manner::WrongList | Manner::WrongEntries => {}
             Manner::Slow(pause) => sleep(pause),
             Manner::Gate(count) => {
                 let mut log = self.log();

@@ -50,6 +50,9 @@ const DEPOSITS_MAX: usize = 256;
 /// Messages of the manifest process that wait for the depot.
 const REPLIES_MAX: usize = 256;
 
+/// A draft to which nothing was added for so long will not be sealed.
+const DRAFT_IDLE: Duration = Duration::from_secs(600);
+
 /// Is a transfer process until it is drained.
 pub(super) fn run(status: &StatusPipe, orders: IpcReceiver<Order>) -> Result<()> {
     let Order::StartTransfer(start) = next_order(&orders) else {
@@ -92,11 +95,12 @@ async fn serve(
     let identity = Identity::from_seed(start.seed);
     let hall = Arc::new(Hall {
         acceptor: TlsAcceptor::from(tls::server_config(&identity, &[ALPN_CHUNKS])?),
-        server: Server::new(store, Some(deposits), start.share),
+        server: Server::new(store.clone(), Some(deposits), start.share),
         connections: AtomicUsize::new(0),
     });
     let mut ticks = interval(REPORT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweeps = interval(DRAFT_IDLE / 4);
     status.ready();
     loop {
         tokio::select! {
@@ -112,6 +116,10 @@ async fn serve(
                 Some(order) => bail!("an order for another task: {order:?}"),
             },
             _ = ticks.tick() => status.counted(hall.counters()),
+            _ = sweeps.tick() => {
+                let store = store.clone();
+                tokio::task::spawn_blocking(move || store.sweep(DRAFT_IDLE));
+            }
         }
     }
     drain(&hall).await;

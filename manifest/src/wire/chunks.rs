@@ -14,11 +14,19 @@
 //!  │ Offer content ─────────────────────► │  Offered: what it has; None: not even the list
 //!  │ PutList content + raw bytes ───────► │  Stored, or Refused
 //!  │ Put content 0 + raw bytes, … ──────► │  Stored, or Refused, in order
+//!
+//! publisher                            anchor         of a draft, whose id stands where the content's will
+//!  │ Offer draft ───────────────────────► │  Offered, None: not even the draft
+//!  │ PutDraft ──────────────────────────► │  Stored, or Refused
+//!  │ PutEntries + raw bytes, … ─────────► │  (no answer) or Refused
+//!  │ Put draft 0 + raw bytes, … ────────► │  Stored, once the entry is known
 //! ```
+//! Who is interested in a draft is sent `Entries` before the `Bitmap` and before every `Have` that needs them.
+//!
 //! A `Have` may come between any two answers. Whoever breaks the order is told so in a `Refused` and hung up on.
 
 use super::Refusal;
-use crate::{Bitmap, ContentId};
+use crate::{Bitmap, ContentId, Draft, Signature};
 use serde::{Deserialize, Serialize};
 
 /// What the dialling side sends.
@@ -87,6 +95,22 @@ pub enum Ask {
         index: u32,
         /// Number of raw bytes that follow.
         size: u32,
+    },
+    /// Brings a draft, without entries.
+    PutDraft {
+        /// The draft; its id must have been offered.
+        draft: Draft,
+    },
+    /// Brings entries of a draft.
+    PutEntries {
+        /// The draft's id.
+        content: ContentId,
+        /// Which chunk the first of them is of.
+        first: u32,
+        /// How many; 32 raw bytes follow for each.
+        count: u32,
+        /// Over these and all before them; see [`crate::entries`].
+        signature: Signature,
     },
 }
 
@@ -158,5 +182,16 @@ pub enum Answer {
     Refused {
         /// Why not.
         refusal: Refusal,
+    },
+    /// To `Interested` in a draft, and again whenever there are more.
+    Entries {
+        /// The draft's id.
+        content: ContentId,
+        /// Which chunk the first of them is of.
+        first: u32,
+        /// How many; 32 raw bytes follow for each.
+        count: u32,
+        /// Over these and all before them; see [`crate::entries`].
+        signature: Signature,
     },
 }

@@ -11,10 +11,17 @@
 //!  │ ◄─────────────────────── Reannounce  │  the anchor forgot who holds what: Announce again
 //!  │ Leave ─────────────────────────────► │  Done; the connection ends
 //! ```
-//! `Hello`, `Resolve`, `List`, `Holders` and `Publish` need no `Join`; the others do. Every request is idempotent,
+//! A publisher that has long to hash registers a [`Draft`] first; getters ask for both:
+//!
+//! ```text
+//!  │ Draft ─────────────────────────────► │  Done: it is known until its publisher is gone
+//!  │ FindDraft name ────────────────────► │  Drafted, while there is one that is not sealed
+//!  │ Publish release (of the same name) ► │  Published; Sealed to all who watch the draft
+//! ```
+//! `Hello`, `Resolve`, `FindDraft`, `List`, `Holders` and `Publish` need no `Join`; the others do. Every request is idempotent,
 //! so a peer that lost its connection, and an anchor's process that lost its neighbour, just asks again.
 
-use crate::{ContentId, Holder, Name, NodeId, SignedRelease, Source, bitmap::Segment};
+use crate::{ContentId, Draft, Holder, Name, NodeId, SignedRelease, Source, bitmap::Segment};
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr};
 
@@ -109,6 +116,16 @@ pub enum Request {
     Heartbeat,
     /// Says that the peer is going.
     Leave,
+    /// Registers a draft of the peer's own, until the peer is gone or withdraws it.
+    Draft {
+        /// The draft.
+        draft: Draft,
+    },
+    /// Asks for the draft of a name.
+    FindDraft {
+        /// The name.
+        name: Name,
+    },
 }
 
 /// What an anchor answers.
@@ -174,6 +191,11 @@ pub enum Reply {
         /// they keep an anchor busy with acks for a part of its time only, however many they are.
         collect_ms: u32,
     },
+    /// To `FindDraft`.
+    Drafted {
+        /// The draft that will be the next release of that name.
+        draft: Draft,
+    },
 }
 
 /// What became of a release.
@@ -204,6 +226,13 @@ pub enum Push {
     },
     /// The anchor has lost its holders: join and announce again.
     Reannounce,
+    /// A watched draft is sealed.
+    Sealed {
+        /// The draft's id.
+        draft: ContentId,
+        /// What it has become.
+        release: SignedRelease,
+    },
 }
 
 /// Why a request is refused. The text is for users.

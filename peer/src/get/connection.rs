@@ -13,18 +13,22 @@ use crate::{
     tls::{Reader, Writer},
 };
 use anchorage_manifest::{
-    Bitmap, ContentId, Source, codec,
+    Bitmap, ContentId, Hash, Source, codec,
     limits::FRAME_SIZE_MAX,
     wire::{Answer, Ask},
 };
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use std::{
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::mpsc,
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -33,6 +37,9 @@ const REPORT_SIZE: usize = 256 << 10;
 
 /// Time between two reports on a slow line.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
+
+/// How long nothing may be asked of a source of a sealed draft before it is asked by the content's name.
+const RENAME_AFTER: Duration = Duration::from_millis(50);
 
 /// How long the source may refuse to take a request.
 const WRITE_DEADLINE: Duration = Duration::from_secs(20);
@@ -82,6 +89,63 @@ pub(super) struct Shared {
     pub(super) buffers: Arc<Buffers>,
     /// The fetch holds the strong one: when it is over, nothing arrives any more.
     pub(super) arrivals: mpsc::WeakUnboundedSender<Arrival>,
+    /// What the slot is called once it is a draft no more.
+    pub(super) sealed: OnceLock<ContentId>,
+}
+
+/// By which name one connection knows the content. One that began with a draft's goes on with it until the source
+/// knows the content's: what the source tells of a draft ends with the entries that it has.
+struct Name {
+    draft: ContentId,
+    /// Whether the source has answered by the content's name.
+    is_settled: AtomicBool,
+    shared: Arc<Shared>,
+}
+
+impl Name {
+    fn of(shared: &Arc<Shared>) -> Self {
+        let sealed = shared.sealed.get().copied();
+        Self {
+            draft: sealed.unwrap_or(shared.slot.id()),
+            is_settled: AtomicBool::new(sealed.is_some()),
+            shared: shared.clone(),
+        }
+    }
+
+    /// The name to ask by.
+    fn id(&self) -> ContentId {
+        match self.shared.sealed.get() {
+            Some(&content) if self.is_settled.load(Ordering::Relaxed) => content,
+            _ => self.draft,
+        }
+    }
+
+    /// The content's name, which the source may not know yet.
+    fn next(&self) -> Option<ContentId> {
+        let is_settled = self.is_settled.load(Ordering::Relaxed);
+        self.shared.sealed.get().copied().filter(|_| !is_settled)
+    }
+
+    /// How long nothing may be asked before the source is asked by the content's name.
+    fn patience(&self) -> Duration {
+        let is_draft = self.shared.slot.is_draft() && !self.is_settled.load(Ordering::Relaxed);
+        if is_draft {
+            RENAME_AFTER
+        } else {
+            Duration::MAX
+        }
+    }
+
+    /// Whether an answer is about the content.
+    fn is(&self, id: ContentId) -> bool {
+        id == self.draft || self.shared.sealed.get() == Some(&id)
+    }
+
+    fn answered_by(&self, id: ContentId) {
+        if self.shared.sealed.get() == Some(&id) {
+            self.is_settled.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Shared {
@@ -111,26 +175,38 @@ async fn converse(
     source: Source,
     commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<()> {
-    let content = shared.slot.id();
     let mut stream = shared.node.dial(source).await?;
-    let have = shared.slot.have();
+    let name = Name::of(shared);
+    let (content, have) = (name.id(), shared.slot.have());
     framed::write(&mut stream, &Ask::Interested { content, have }).await?;
     let (reader, writer) = stream.split();
     tokio::select! {
-        read = read(shared, id, reader) => read,
-        written = write(content, writer, commands) => written,
+        read = read(&name, id, reader) => read,
+        written = write(&name, writer, commands) => written,
     }
 }
 
 /// Turns commands into asks; as many in one go as there are.
 async fn write(
-    content: ContentId,
+    name: &Name,
     mut writer: Writer,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<()> {
     let mut waiting = Vec::new();
-    while commands.recv_many(&mut waiting, 256).await > 0 {
+    loop {
         let mut bytes = Vec::new();
+        let received = timeout(name.patience(), commands.recv_many(&mut waiting, 256)).await;
+        match (received, name.next()) {
+            (Ok(0), _) => return Ok(()),
+            (Ok(_), _) => {}
+            // Nothing is wanted of the source, perhaps for what it cannot tell by the draft's name.
+            (Err(_), Some(content)) => {
+                let have = name.shared.slot.have();
+                bytes = codec::frame(&Ask::Interested { content, have });
+            }
+            (Err(_), None) => continue,
+        }
+        let content = name.id();
         for command in waiting.drain(..) {
             bytes.extend_from_slice(&match command {
                 Command::Get(index) => codec::frame(&Ask::Get { content, index }),
@@ -147,18 +223,18 @@ async fn write(
             .await
             .context("it reads nothing")??;
     }
-    Ok(())
 }
 
-async fn read(shared: &Arc<Shared>, id: SourceId, mut reader: Reader) -> Result<()> {
-    let geometry = shared.slot.content().geometry();
-    let content = shared.slot.id();
+async fn read(name: &Name, id: SourceId, mut reader: Reader) -> Result<()> {
+    let shared = &name.shared;
+    let geometry = shared.slot.geometry();
     loop {
         match framed::expect(&mut reader, FRAME_SIZE_MAX).await? {
             Answer::Bitmap {
                 content: same,
                 have,
-            } if same == content => {
+            } if name.is(same) => {
+                name.answered_by(same);
                 ensure!(
                     have.len() == geometry.chunks(),
                     "peer sent a bitmap of {} chunks",
@@ -169,24 +245,26 @@ async fn read(shared: &Arc<Shared>, id: SourceId, mut reader: Reader) -> Result<
             Answer::Have {
                 content: same,
                 chunks,
-            } if same == content => {
+            } if name.is(same) => {
                 shared.tell(id, Report::Have(chunks));
             }
             Answer::Missing {
                 content: same,
                 index,
-            } if same == content => match index {
+            } if name.is(same) => match index {
                 Some(index) => shared.tell(id, Report::Missing(index)),
+                // It will know the content's name when it has heard of the seal.
+                None if name.next() == Some(same) => {}
                 None => bail!("it does not have the content"),
             },
-            Answer::Exhausted { content: same } if same == content => {
+            Answer::Exhausted { content: same } if name.is(same) => {
                 shared.tell(id, Report::Exhausted);
             }
             Answer::Chunk {
                 content: same,
                 index,
                 size,
-            } if same == content => {
+            } if name.is(same) => {
                 if geometry
                     .extent(index)
                     .is_none_or(|extent| extent.size != size)
@@ -206,6 +284,28 @@ async fn read(shared: &Arc<Shared>, id: SourceId, mut reader: Reader) -> Result<
                 };
                 let arrivals = shared.arrivals.upgrade().context("the fetch is over")?;
                 arrivals.send(arrival).ok().context("the fetch is over")?;
+            }
+            Answer::Entries {
+                content: same,
+                first,
+                count,
+                signature,
+            } if name.is(same) => {
+                let end = u64::from(first) + u64::from(count);
+                ensure!(
+                    end <= geometry.chunks().into(),
+                    "peer sent entries of {end} chunks"
+                );
+                let mut bytes = vec![0; 32 * count as usize];
+                reader.read_exact(&mut bytes).await?;
+                let slot = shared.slot.clone();
+                let (hashes, _) = bytes.as_chunks::<32>();
+                let hashes: Vec<Hash> = hashes.iter().copied().map(Hash).collect();
+                // Before the next message, which may be about a chunk that needs them.
+                spawn_blocking(move || slot.extend(first, &hashes, signature))
+                    .await
+                    .context("BUG: adding entries panicked")?
+                    .context("peer sent entries that are not the publisher's")?;
             }
             other => return Err(dial::unexpected(&other)),
         }

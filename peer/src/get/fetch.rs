@@ -18,7 +18,7 @@ use crate::{
     time::Time,
 };
 use anchorage_manifest::{
-    Hash, Source,
+    EntriesError, Hash, Source,
     limits::CHUNKS_PER_MESSAGE_MAX,
     wire::{Push, Reply, Request},
 };
@@ -26,11 +26,14 @@ use anyhow::{Context as _, Result, anyhow};
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{
+        mpsc,
+        oneshot::{self, error::RecvError},
+    },
     task::{JoinSet, spawn_blocking},
     time::sleep_until,
 };
@@ -63,6 +66,8 @@ pub(super) struct Fetch {
     news_since: Option<Instant>,
     /// Why the connection before this one ended, for whoever asks why nothing comes.
     last_down: Option<anyhow::Error>,
+    /// Where the slot of the content comes that a draft becomes.
+    sealed: Option<oneshot::Receiver<Arc<Slot>>>,
 }
 
 struct Link {
@@ -86,12 +91,13 @@ enum Wake {
     News(News),
     Missed,
     Watched(Vec<Source>),
+    Sealed(Result<Arc<Slot>, RecvError>),
     Time,
 }
 
 impl Fetch {
     pub(super) fn new(node: Arc<Node>, slot: Arc<Slot>, name: &str, events: Events) -> Self {
-        let geometry = slot.content().geometry();
+        let geometry = slot.geometry();
         Self {
             scheduler: Scheduler::new(geometry, slot.have(), fastrand::u64(..)),
             node,
@@ -112,7 +118,13 @@ impl Fetch {
             news: Vec::new(),
             news_since: None,
             last_down: None,
+            sealed: None,
         }
+    }
+
+    /// The slot is a draft's; the one of the content that it becomes will come from `sealed`.
+    pub(super) fn expect_seal(&mut self, sealed: oneshot::Receiver<Arc<Slot>>) {
+        self.sealed = Some(sealed);
     }
 
     /// Fetches what is missing; the SHA-256 of the file as it is then. Who sent what is added to `shares`.
@@ -129,6 +141,7 @@ impl Fetch {
             reports: reports.clone(),
             buffers: Arc::new(Buffers::default()),
             arrivals: arriving.downgrade(),
+            sealed: OnceLock::new(),
         });
         let verifier = Verifier {
             prefix: Prefix::resume(self.slot.clone()),
@@ -149,6 +162,7 @@ impl Fetch {
                 Some((id, report)) = told.recv() => Wake::Report(id, report),
                 told = news.recv() => told.map_or_else(|_| Wake::Missed, Wake::News),
                 Some(sources) = watched.recv() => Wake::Watched(sources),
+                slot = seal(&mut self.sealed), if self.sealed.is_some() => Wake::Sealed(slot),
                 () = sleep_until(wake_at.into()) => Wake::Time,
             };
             match woke {
@@ -158,6 +172,15 @@ impl Fetch {
                 Wake::News(News::Joined { .. }) => {}
                 Wake::Missed => self.watch(&found, None),
                 Wake::Watched(sources) => sources.into_iter().for_each(|source| self.learn(source)),
+                Wake::Sealed(slot) => {
+                    self.sealed = None;
+                    if let Ok(slot) = slot {
+                        // There is one seal.
+                        let _ = shared.sealed.set(slot.id());
+                        self.slot = slot;
+                        self.watch(&found, None);
+                    }
+                }
                 Wake::Time => {
                     let now = self.now();
                     if self
@@ -235,6 +258,9 @@ impl Fetch {
                 if let Some(link) = self.links.remove(&id) {
                     if framed::nonsense(&error).is_some() {
                         self.sources.ban(link.source.node);
+                    } else if error.is::<EntriesError>() && self.sources.ban(link.source.node) {
+                        self.events
+                            .warn(format!("{error:#}; it is not asked again"));
                     }
                     self.sources.down(id, link.source.node, self.now());
                 }
@@ -371,7 +397,7 @@ impl Fetch {
         match *push {
             Push::Came { content, source } if content == self.slot.id() => self.learn(source),
             Push::Gone { content, node } if content == self.slot.id() => self.sources.lose(node),
-            Push::Came { .. } | Push::Gone { .. } | Push::Reannounce => {}
+            Push::Came { .. } | Push::Gone { .. } | Push::Reannounce | Push::Sealed { .. } => {}
         }
     }
 
@@ -417,7 +443,7 @@ impl Fetch {
     }
 
     fn tell_progress(&mut self) {
-        let geometry = self.slot.content().geometry();
+        let geometry = self.slot.geometry();
         let missing = self.scheduler.missing_count();
         let bytes = geometry
             .size()
@@ -439,7 +465,7 @@ impl Fetch {
             self.name,
             timeout.as_secs(),
             self.scheduler.missing_count(),
-            self.slot.content().chunks().len(),
+            self.slot.geometry().chunks(),
             ranges(self.scheduler.missing()),
         );
         let sourceless = self.scheduler.sourceless();
@@ -455,6 +481,14 @@ impl Fetch {
             "what is there stays in {}: run the same command again to continue",
             self.slot.path().display()
         ))
+    }
+}
+
+/// Waits for the slot of the content that a draft has become.
+async fn seal(sealed: &mut Option<oneshot::Receiver<Arc<Slot>>>) -> Result<Arc<Slot>, RecvError> {
+    match sealed {
+        Some(sealed) => sealed.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -65,7 +65,7 @@ impl Prefix {
     /// the prefix are hashed beside it, if they are there: those of the chunk itself, where it comes next. Blocks.
     pub(super) fn store(&mut self, index: u32, bytes: &[u8]) -> Result<bool> {
         let mut chunk = Running::default();
-        let extent = self.slot.content().geometry().extent(index);
+        let extent = self.slot.geometry().extent(index);
         if extent.is_some_and(|Extent { offset, .. }| offset == self.hash.size()) {
             let mut further = self.hash.clone();
             update_both(&mut chunk, bytes, &mut further, bytes);
@@ -84,7 +84,7 @@ impl Prefix {
 
     /// The hash of the whole file, if all of it is verified; else the state is kept for a later run. Blocks.
     pub(super) fn finish(mut self) -> Result<Option<Hash>> {
-        let size = self.slot.content().geometry().size();
+        let size = self.slot.geometry().size();
         if verified(&self.slot) < size {
             self.keep();
             return Ok(None);
@@ -127,7 +127,7 @@ impl Prefix {
 
 /// Bytes before the first chunk that is missing.
 fn verified(slot: &Slot) -> u64 {
-    let geometry = slot.content().geometry();
+    let geometry = slot.geometry();
     geometry
         .extent(slot.first_missing())
         .map_or(geometry.size(), |extent| extent.offset)

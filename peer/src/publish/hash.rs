@@ -15,6 +15,7 @@ use std::{
     sync::{Arc, mpsc},
     thread,
 };
+use tokio::sync::mpsc::UnboundedSender;
 
 /// Bytes read at a time.
 const PIECE_SIZE: usize = 1 << 20;
@@ -22,11 +23,13 @@ const PIECE_SIZE: usize = 1 << 20;
 /// Pieces between the disk and each hash.
 const PIECES_MAX: usize = 4;
 
-/// Reads a file whole and makes its content. `tell` is told of bytes done and bytes to do. Blocks.
+/// Reads a file whole and makes its content. `tell` is told of bytes done and bytes to do, `found` of the chunks'
+/// hashes in order. Blocks.
 pub(super) fn hash(
     path: &Path,
     chunk_size: Option<u32>,
     tell: impl Fn(u64, u64),
+    found: &UnboundedSender<Hash>,
 ) -> Result<Content, Failure> {
     let operand = || format!("cannot publish {}", path.display());
     let mut file = File::open(path).with_context(operand)?;
@@ -49,8 +52,8 @@ pub(super) fn hash(
                 .for_each(|piece| hasher.update(&*piece));
             Hash::finish(hasher)
         });
-        let chunks =
-            scope.spawn(move || hash_chunks(&pieces_of_parts, geometry.chunk_size() as usize));
+        let chunks = scope
+            .spawn(move || hash_chunks(&pieces_of_parts, geometry.chunk_size() as usize, found));
         let mut done = 0;
         loop {
             let mut piece = vec![0; PIECE_SIZE];
@@ -88,8 +91,17 @@ pub(super) fn hash(
     Content::new(geometry, sha256, chunks).map_err(|_| changed())
 }
 
-fn hash_chunks(pieces: &mpsc::Receiver<Arc<Vec<u8>>>, chunk_size: usize) -> Vec<Hash> {
+fn hash_chunks(
+    pieces: &mpsc::Receiver<Arc<Vec<u8>>>,
+    chunk_size: usize,
+    found: &UnboundedSender<Hash>,
+) -> Vec<Hash> {
     let mut chunks = Vec::new();
+    let mut push = |hash| {
+        chunks.push(hash);
+        // Nobody listens where no draft is made.
+        let _ = found.send(hash);
+    };
     let mut hasher = Sha256::new();
     let mut filled = 0;
     for piece in pieces {
@@ -100,13 +112,13 @@ fn hash_chunks(pieces: &mpsc::Receiver<Arc<Vec<u8>>>, chunk_size: usize) -> Vec<
             filled += now.len();
             rest = later;
             if filled == chunk_size {
-                chunks.push(Hash::finish(std::mem::take(&mut hasher)));
+                push(Hash::finish(std::mem::take(&mut hasher)));
                 filled = 0;
             }
         }
     }
     if filled > 0 {
-        chunks.push(Hash::finish(hasher));
+        push(Hash::finish(hasher));
     }
     chunks
 }
@@ -114,6 +126,7 @@ fn hash_chunks(pieces: &mpsc::Receiver<Arc<Vec<u8>>>, chunk_size: usize) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::sync::mpsc::unbounded_channel;
 
     #[test]
     fn both_hashes_are_those_of_the_bytes() -> Result<()> {
@@ -122,17 +135,24 @@ mod tests {
         for size in [0, 1, 1023, 1024, 1025, 3 << 20, (3 << 20) + 7] {
             let bytes: Vec<u8> = (0..size).map(|i: u32| (i % 253).to_le_bytes()[0]).collect();
             std::fs::write(&path, &bytes)?;
-            let content = hash(&path, Some(1024), |_, _| ()).map_err(|failure| failure.error)?;
+            let (found, mut told) = unbounded_channel();
+            let content = hash(&path, Some(1024), |_, _| (), &found);
+            let content = content.map_err(|failure| failure.error)?;
             assert_eq!(content.sha256(), Hash::of(&bytes));
             let chunks: Vec<Hash> = bytes.chunks(1024).map(Hash::of).collect();
             assert_eq!(content.chunks(), chunks);
+            for chunk in chunks {
+                assert_eq!(told.try_recv(), Ok(chunk));
+            }
+            assert!(told.is_empty());
         }
         Ok(())
     }
 
     #[test]
     fn a_directory_is_not_a_file() {
-        let failure = hash(Path::new("/"), None, |_, _| ()).expect_err("a directory");
+        let (found, _) = unbounded_channel();
+        let failure = hash(Path::new("/"), None, |_, _| (), &found).expect_err("a directory");
         assert!(
             failure.to_string().contains("not a regular file"),
             "{failure}"

@@ -8,7 +8,7 @@ use crate::{
     tls::{Stream, Writer},
 };
 use anchorage_manifest::{
-    Bitmap, codec,
+    Bitmap, ContentId, codec,
     limits::FRAME_SIZE_MAX,
     wire::{Answer, Ask, Refusal},
 };
@@ -73,18 +73,16 @@ async fn attempt(
 ) -> Result<()> {
     let anchor = session.connected().context("the anchor is not connected")?;
     let content = slot.id();
-    let geometry = slot.content().geometry();
+    let geometry = slot.geometry();
     let mut stream = dial::dial(&node.identity, anchor).await?;
-    framed::write(&mut stream, &Ask::Offer { content }).await?;
-    let have = match answer(&mut stream).await? {
-        Answer::Offered {
-            have: Some(have), ..
-        } => have,
-        Answer::Offered { have: None, .. } => {
+    let have = match offer(&mut stream, content).await? {
+        Some(have) => have,
+        None => {
             put_list(&mut stream, slot).await?;
-            Bitmap::empty(geometry.chunks())
+            // By its list the anchor knows the draft that it had, and the chunks with it.
+            let have = offer(&mut stream, content).await?;
+            have.unwrap_or_else(|| Bitmap::empty(geometry.chunks()))
         }
-        other => return Err(dial::unexpected(&other)),
     };
     let missing: Vec<u32> = have.missing().collect();
     let size_of = |index| {
@@ -123,54 +121,74 @@ async fn attempt(
     }
 }
 
+/// Offers a content or a draft; what the anchor has of it, if it knows the list or the draft.
+pub(super) async fn offer(stream: &mut Stream, content: ContentId) -> Result<Option<Bitmap>> {
+    framed::write(stream, &Ask::Offer { content }).await?;
+    match answer(stream).await? {
+        Answer::Offered { have, .. } => Ok(have),
+        other => Err(dial::unexpected(&other)),
+    }
+}
+
 /// Sends chunks, reading the next while one is sent. Never returns but with an error: the reader knows the end.
 async fn send(
     slot: Arc<Slot>,
     mut writer: Writer,
     missing: Vec<u32>,
 ) -> Result<std::convert::Infallible> {
-    let read = |index: u32, mut bytes: Vec<u8>| {
-        let slot = slot.clone();
-        spawn_blocking(move || {
-            let size = slot
-                .content()
-                .geometry()
-                .extent(index)
-                .context("chunk past the end")?
-                .size;
-            bytes.resize(size as usize, 0);
-            slot.read(index, 0, &mut bytes).map(|()| bytes)
-        })
-    };
     let mut spare = Vec::new();
     let mut chunks = missing.into_iter();
-    let mut next = chunks.next().map(|index| (index, read(index, Vec::new())));
+    let mut next = chunks
+        .next()
+        .map(|index| (index, read(&slot, index, Vec::new())));
     while let Some((index, reading)) = next {
-        let bytes = reading.await.context("BUG: reading panicked")??;
+        let bytes = reading.await?;
         next = chunks
             .next()
-            .map(|index| (index, read(index, std::mem::take(&mut spare))));
+            .map(|index| (index, read(&slot, index, std::mem::take(&mut spare))));
         let size = u32::try_from(bytes.len()).context("BUG: a chunk over 4 GiB")?;
-        let head = codec::frame(&Ask::Put {
+        let head = Ask::Put {
             content: slot.id(),
             index,
             size,
-        });
-        let sent = async {
-            writer.write_all(&head).await?;
-            writer.write_all(&bytes).await?;
-            writer.flush().await
         };
-        timeout(SILENCE, sent)
-            .await
-            .context("the anchor reads nothing")??;
+        put(&mut writer, &head, &bytes).await?;
         spare = bytes;
     }
     std::future::pending().await
 }
 
+/// Begins to read a chunk into a buffer.
+pub(super) fn read(
+    slot: &Arc<Slot>,
+    index: u32,
+    mut bytes: Vec<u8>,
+) -> impl Future<Output = Result<Vec<u8>>> {
+    let slot = slot.clone();
+    let reading = spawn_blocking(move || {
+        let extent = slot.geometry().extent(index);
+        let size = extent.context("chunk past the end")?.size;
+        bytes.resize(size as usize, 0);
+        slot.read(index, 0, &mut bytes).map(|()| bytes)
+    });
+    async { reading.await.context("BUG: reading panicked")? }
+}
+
+/// Sends a message and the raw bytes that belong to it.
+pub(super) async fn put(writer: &mut Writer, head: &Ask, bytes: &[u8]) -> Result<()> {
+    let sent = async {
+        writer.write_all(&codec::frame(head)).await?;
+        writer.write_all(bytes).await?;
+        writer.flush().await
+    };
+    timeout(SILENCE, sent)
+        .await
+        .context("the anchor reads nothing")??;
+    Ok(())
+}
+
 async fn put_list(stream: &mut Stream, slot: &Slot) -> Result<()> {
-    let list = slot.content().encode();
+    let list = slot.content().context("BUG: a draft is uploaded")?.encode();
     let size = u32::try_from(list.len()).context("BUG: a list over 4 GiB")?;
     stream
         .write_all(&codec::frame(&Ask::PutList {
@@ -187,7 +205,7 @@ async fn put_list(stream: &mut Stream, slot: &Slot) -> Result<()> {
 }
 
 /// The next answer; refusals that would come again are told apart.
-async fn answer(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<Answer> {
+pub(super) async fn answer(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<Answer> {
     let answer = timeout(SILENCE, framed::expect(stream, FRAME_SIZE_MAX)).await;
     match answer.context("the anchor says nothing")?? {
         Answer::Refused {

@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     framed,
-    store::{Place, Slot},
+    store::{Place, Slot, Store},
     tls::{Reader, Stream},
 };
 use anchorage_manifest::{
-    Bitmap, Content, ContentId, Geometry,
+    Bitmap, Content, ContentId, Draft, EntriesError, Geometry, Hash, Signature,
     limits::{FRAME_SIZE_MAX, PROTOCOL_VERSION},
     wire::{Answer, Ask, Refusal},
 };
@@ -152,8 +152,8 @@ impl Connection {
                 Ask::Hello { .. } => {
                     return Err(Refusal::Malformed("Hello a second time".to_owned()).into());
                 }
-                Ask::GetList { content } => match self.slot(content).await {
-                    Some(slot) => self.push(Item::List(slot))?,
+                Ask::GetList { content } => match self.list(content).await {
+                    Some(list) => self.push(Item::List(content, list))?,
                     None => self.answer(Answer::Missing {
                         content,
                         index: None,
@@ -187,6 +187,13 @@ impl Connection {
                     index,
                     size,
                 } => self.put(content, index, size).await?,
+                Ask::PutDraft { draft } => self.put_draft(draft).await?,
+                Ask::PutEntries {
+                    content,
+                    first,
+                    count,
+                    signature,
+                } => self.put_entries(content, first, count, signature).await?,
             }
         }
         Ok(())
@@ -245,10 +252,9 @@ impl Connection {
                 .ok()
                 .filter(|list| list.geometry() == geometry);
             match list {
-                Some(list) => store
-                    .create(&list, &Place::inside())
-                    .map(drop)
-                    .map_err(|error| Refusal::Storage(format!("{error:#}"))),
+                Some(list) => {
+                    keep(&store, &list).map_err(|error| Refusal::Storage(format!("{error:#}")))
+                }
                 None => Err(Refusal::Mismatch),
             }
         });
@@ -256,6 +262,49 @@ impl Connection {
             Ok(()) => self.stored(content, None).await,
             Err(refusal) => self.refuse(refusal),
         }
+    }
+
+    async fn put_draft(&mut self, draft: Draft) -> Result<(), End> {
+        let content = draft.id();
+        if self.admitted.get(&content) != Some(&draft.geometry) {
+            return Err(Refusal::Malformed("PutDraft of what was not offered".to_owned()).into());
+        }
+        let store = self.server.store.clone();
+        let made = spawn_blocking(move || store.draft(&draft, &Place::inside()).map(drop));
+        match made.await.context("BUG: making a slot panicked")? {
+            Ok(()) => self.stored(content, None).await,
+            Err(error) => self.refuse(Refusal::Storage(format!("{error:#}"))),
+        }
+    }
+
+    async fn put_entries(
+        &mut self,
+        content: ContentId,
+        first: u32,
+        count: u32,
+        signature: Signature,
+    ) -> Result<(), End> {
+        let chunks = self.admitted.get(&content).map(Geometry::chunks);
+        let (Some(chunks), Some(slot)) = (chunks, self.slot(content).await) else {
+            return Err(Refusal::Malformed("PutEntries of what was not offered".to_owned()).into());
+        };
+        let end = u64::from(first) + u64::from(count);
+        if end > chunks.into() {
+            return Err(Refusal::Malformed(EntriesError::PastEnd(end).to_string()).into());
+        }
+        let bytes = self.body(32 * count).await?;
+        let extended = spawn_blocking(move || {
+            let (hashes, _) = bytes.as_chunks::<32>();
+            let hashes: Vec<Hash> = hashes.iter().copied().map(Hash).collect();
+            slot.extend(first, &hashes, signature)
+        });
+        let extended = extended.await.context("BUG: adding entries panicked")?;
+        extended.or_else(|error| match error.downcast_ref() {
+            Some(EntriesError::BadSignature(_)) => Err(Refusal::BadSignature.into()),
+            Some(EntriesError::Changed(_)) => Err(Refusal::Mismatch.into()),
+            Some(lie) => Err(Refusal::Malformed(lie.to_string()).into()),
+            None => self.refuse(Refusal::Storage(format!("{error:#}"))),
+        })
     }
 
     async fn put(&mut self, content: ContentId, index: u32, size: u32) -> Result<(), End> {
@@ -277,20 +326,24 @@ impl Connection {
             let stored = slot.store(index, &bytes);
             server.buffers.give_back(bytes);
             drop(permits);
-            stored
+            // Another process may have sealed the draft, and told what there was before this chunk.
+            let sealed = slot.content().filter(|_| slot.is_draft());
+            stored.map(|is_good| (is_good, sealed.map(|list| list.id())))
         });
         let (server, outbox) = (self.server.clone(), self.outbox.clone());
         // The next chunk is read while this one is hashed and written.
         tokio::spawn(async move {
             let answer = match store.await {
-                Ok(Ok(true)) => {
-                    server.deposited(content, Some(index)).await;
+                Ok(Ok((true, sealed))) => {
+                    for content in sealed.into_iter().chain([content]) {
+                        server.deposited(content, Some(index)).await;
+                    }
                     Answer::Stored {
                         content,
                         index: Some(index),
                     }
                 }
-                Ok(Ok(false)) => Answer::Refused {
+                Ok(Ok((false, _))) => Answer::Refused {
                     refusal: Refusal::Mismatch,
                 },
                 Ok(Err(error)) => Answer::Refused {
@@ -329,13 +382,18 @@ impl Connection {
             return Some(slot);
         }
         let store = self.server.store.clone();
-        spawn_blocking(move || {
-            store.refresh(content);
-            store.slot(content)
-        })
-        .await
-        .ok()
-        .flatten()
+        let looked = spawn_blocking(move || (store.refresh(content), store.slot(content))).await;
+        let (is_sealed, slot) = looked.ok()?;
+        if is_sealed {
+            self.server.deposited(content, None).await;
+        }
+        slot
+    }
+
+    /// The list of a content. A draft has none, even when it is sealed: its id is not the list's.
+    async fn list(&self, content: ContentId) -> Option<Arc<Content>> {
+        let slot = self.slot(content).await;
+        slot.filter(|slot| !slot.is_draft())?.content()
     }
 
     fn refuse(&self, refusal: Refusal) -> Result<(), End> {
@@ -353,6 +411,14 @@ impl Connection {
             Err(Refusal::Busy.into())
         }
     }
+}
+
+/// Makes room for a content: the draft that it was has some of it already, perhaps.
+fn keep(store: &Store, content: &Content) -> Result<()> {
+    if store.adopt(content)?.is_none() {
+        store.create(content, &Place::inside())?;
+    }
+    Ok(())
 }
 
 impl Server {

@@ -142,26 +142,22 @@ impl Loader {
         while let Some(item) = outbox.next().await {
             let goes_on = match item {
                 Item::Answer(answer) => self.answer(&answer).await,
-                Item::List(slot) => {
-                    let body = slot.content().encode();
+                Item::List(content, list) => {
+                    let body = list.encode();
                     let size = u32::try_from(body.len()).expect("a list is far below 4 GiB");
-                    let head = codec::frame(&Answer::List {
-                        content: slot.id(),
-                        size,
-                    });
-                    self.full
-                        .send(Piece {
-                            head,
-                            body,
-                            is_last: true,
-                            slot: None,
-                        })
-                        .await
-                        .is_ok()
+                    self.bulk(&Answer::List { content, size }, body).await
                 }
-                Item::Bitmap(slot) => {
-                    let (content, have) = (slot.id(), slot.have());
-                    self.answer(&Answer::Bitmap { content, have }).await
+                Item::Bitmap(slot) => self.answer(&outbox.bitmap(&slot)).await,
+                Item::Entries(content, first, hashes, signature) => {
+                    let count = u32::try_from(hashes.len()).expect("at most as many as chunks");
+                    let answer = Answer::Entries {
+                        content,
+                        first,
+                        count,
+                        signature,
+                    };
+                    let body = hashes.iter().flat_map(|hash| hash.0).collect();
+                    self.bulk(&answer, body).await
                 }
                 Item::Chunk(slot, index) => {
                     let grant = self.server.slot(self.asker, slot.id(), Some(index)).await;
@@ -186,6 +182,15 @@ impl Loader {
         self.full.send(Piece::message(answer)).await.is_ok()
     }
 
+    /// A message and the raw bytes that belong to it.
+    async fn bulk(&self, answer: &Answer, body: Vec<u8>) -> bool {
+        let piece = Piece {
+            body,
+            ..Piece::message(answer)
+        };
+        self.full.send(piece).await.is_ok()
+    }
+
     /// Loads a chunk piece by piece; false if nobody takes the pieces, or one cannot be read after others went.
     async fn chunk(&mut self, slot: &Arc<Slot>, index: u32, grant: Grant) -> bool {
         let grant = Arc::new(grant);
@@ -194,7 +199,7 @@ impl Loader {
             content,
             index: Some(index),
         };
-        let Some(extent) = slot.content().geometry().extent(index) else {
+        let Some(extent) = slot.geometry().extent(index) else {
             return self.answer(&missing).await;
         };
         let mut head = codec::frame(&Answer::Chunk {

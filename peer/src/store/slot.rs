@@ -1,14 +1,21 @@
 //! One content in the store: its list, its file, and which chunks of it are there.
+//!
+//! A draft's slot is known by the draft's id. When the draft is sealed, a second slot, known by the content's id,
+//! shares everything with it but the name: no chunk is moved or read again, and whoever still asks by the first
+//! name is answered by it, until nobody does.
 
-use super::place::{Place, Stamp};
+use super::{
+    growing::Growing,
+    place::{Place, Stamp},
+};
 use crate::file_path::FilePath;
-use anchorage_manifest::{Bitmap, Content, ContentId, Hash};
+use anchorage_manifest::{Bitmap, Content, ContentId, Draft, Geometry, Hash, Signature};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     fs::{self, File, OpenOptions},
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, Weak},
+    sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, Weak},
 };
 use tokio::sync::broadcast;
 
@@ -16,24 +23,49 @@ use tokio::sync::broadcast;
 pub trait Watcher: Send + Sync {
     /// Chunk `index` of `content` is there from now on. Must not block.
     fn marked(&self, content: ContentId, index: u32);
+
+    /// The draft `content` has more entries; told before the chunks that need them. Must not block.
+    fn grew(&self, content: ContentId);
 }
 
-/// One content.
+/// One content, or one draft.
 pub struct Slot {
     id: ContentId,
-    content: Arc<Content>,
-    folder: PathBuf,
+    core: Arc<Core>,
+    /// The entries, if the name is a draft's; sealed or not.
+    growing: Option<Arc<Growing>>,
+}
+
+/// What a draft's slot and its content's share.
+struct Core {
+    geometry: Geometry,
     marks: File,
     lost: broadcast::Sender<ContentId>,
+    list: RwLock<List>,
     state: Mutex<State>,
 }
 
+/// Where the hashes of chunks are.
+enum List {
+    Growing(Arc<Growing>),
+    Sealed(Arc<Content>),
+}
+
 struct State {
+    folder: PathBuf,
     place: Place,
     file: Arc<File>,
     have: Bitmap,
     in_doubt: bool,
-    watchers: Vec<Weak<dyn Watcher>>,
+    watchers: Vec<Watching>,
+}
+
+/// A watcher, and under which name it knows the slot.
+#[derive(Clone)]
+struct Watching {
+    id: ContentId,
+    growing: Option<Arc<Growing>>,
+    watcher: Weak<dyn Watcher>,
 }
 
 impl Slot {
@@ -45,10 +77,34 @@ impl Slot {
         id: ContentId,
         lost: broadcast::Sender<ContentId>,
     ) -> Result<Arc<Self>> {
-        let list = fs::read(folder.join("list")).context("cannot read the list")?;
-        let content = Content::decode_as(&list, id).context("file on disk is not the list")?;
+        let content = Arc::new(load_list(folder, id)?);
+        let geometry = content.geometry();
+        Self::assemble(folder, id, lost, geometry, List::Sealed(content), None)
+    }
+
+    /// Opens the folder of a draft, which must have the id `id`.
+    pub(super) fn open_draft(
+        folder: &Path,
+        id: ContentId,
+        lost: broadcast::Sender<ContentId>,
+    ) -> Result<Arc<Self>> {
+        let growing = Arc::new(Growing::open(folder)?);
+        ensure!(growing.draft().id() == id, "file on disk is another draft");
+        let geometry = growing.draft().geometry;
+        let list = List::Growing(growing.clone());
+        Self::assemble(folder, id, lost, geometry, list, Some(growing))
+    }
+
+    fn assemble(
+        folder: &Path,
+        id: ContentId,
+        lost: broadcast::Sender<ContentId>,
+        geometry: Geometry,
+        list: List,
+        growing: Option<Arc<Growing>>,
+    ) -> Result<Arc<Self>> {
         let place = Place::load(folder)?;
-        let file = open_file(&place, folder, content.geometry().size())?;
+        let file = open_file(&place, folder, geometry.size())?;
         let marks = OpenOptions::new()
             .read(true)
             .write(true)
@@ -57,42 +113,134 @@ impl Slot {
             .open(folder.join("marks"))
             .context("cannot open the marks")?;
         marks
-            .set_len(content.geometry().chunks().into())
+            .set_len(geometry.chunks().into())
             .context("cannot size the marks")?;
         let in_doubt = place.in_doubt(&file);
-        let have = Bitmap::empty(content.geometry().chunks());
         let state = State {
+            folder: folder.to_owned(),
             place,
             file: Arc::new(file),
-            have,
+            have: Bitmap::empty(geometry.chunks()),
             in_doubt,
             watchers: Vec::new(),
         };
-        let slot = Self {
-            id,
-            content: Arc::new(content),
-            folder: folder.to_owned(),
+        let core = Arc::new(Core {
+            geometry,
             marks,
             lost,
+            list: RwLock::new(list),
             state: Mutex::new(state),
-        };
+        });
+        let slot = Self { id, core, growing };
         slot.reload_marks();
         Ok(Arc::new(slot))
     }
 
-    /// The content's id.
+    /// The id: the content's, or the draft's if this is its slot, sealed or not.
     pub fn id(&self) -> ContentId {
         self.id
     }
 
-    /// The content's list.
-    pub fn content(&self) -> &Arc<Content> {
-        &self.content
+    /// The sizes of file and chunks.
+    pub fn geometry(&self) -> Geometry {
+        self.core.geometry
+    }
+
+    /// The list; none while it is a draft that is not sealed.
+    pub fn content(&self) -> Option<Arc<Content>> {
+        match &*self.list() {
+            List::Growing(_) => None,
+            List::Sealed(content) => Some(content.clone()),
+        }
+    }
+
+    /// Whether it is known by a draft's id, sealed or not.
+    pub fn is_draft(&self) -> bool {
+        self.growing.is_some()
+    }
+
+    /// The draft whose slot this is, if it is not sealed.
+    pub fn draft(&self) -> Option<Draft> {
+        match &*self.list() {
+            List::Growing(growing) => Some(growing.draft().clone()),
+            List::Sealed(_) => None,
+        }
+    }
+
+    /// Entries of the draft from `first` on, and the signature that covers them and all before; none if there are
+    /// none.
+    pub fn entries_since(&self, first: u32) -> Option<(Vec<Hash>, Signature)> {
+        let entries = self.growing.as_ref()?.entries();
+        let (hashes, signature) = entries.since(first)?;
+        Some((hashes.to_vec(), signature))
+    }
+
+    /// Adds entries to the draft, once their signature is found good. An error whose root is an
+    /// [`anchorage_manifest::EntriesError`] means that they are not the publisher's. Blocks.
+    pub fn extend(&self, first: u32, hashes: &[Hash], signature: Signature) -> Result<()> {
+        let growing = self.growing.as_ref().context("it is no draft")?;
+        if growing.extend(first, hashes, signature)? {
+            self.tell_grown();
+        }
+        Ok(())
+    }
+
+    /// Adds entries of a draft of this node's own, which `sign` signs, and marks their chunks: they were read just
+    /// now. Blocks.
+    pub fn grow(&self, hashes: &[Hash], sign: impl FnOnce(&[u8]) -> Signature) -> Result<()> {
+        let growing = self.growing.as_ref().context("it is no draft")?;
+        let first = growing.entries().count();
+        growing.grow(hashes, sign)?;
+        self.tell_grown();
+        self.core
+            .marks
+            .write_all_at(&vec![1; hashes.len()], first.into())
+            .context("cannot write the marks")?;
+        for index in first..growing.entries().count() {
+            self.learn(index);
+        }
+        Ok(())
+    }
+
+    /// The content that the draft's entries make with the whole file's SHA-256; none while some are missing.
+    pub fn sealed_with(&self, sha256: Hash) -> Option<Content> {
+        self.growing.as_ref()?.entries().seal(sha256)
+    }
+
+    /// Whether this is an unsealed draft with which `content` begins.
+    pub(super) fn begins(&self, content: &Content) -> bool {
+        match &*self.list() {
+            List::Growing(growing) => growing.entries().begin(content),
+            List::Sealed(_) => false,
+        }
+    }
+
+    /// Whether the folder is the slot's own, under whatever name.
+    pub(super) fn is_in(&self, folder: &Path) -> bool {
+        let ours = self.core.marks.metadata();
+        let theirs = fs::metadata(folder.join("marks"));
+        matches!((ours, theirs), (Ok(one), Ok(two)) if (one.dev(), one.ino()) == (two.dev(), two.ino()))
+    }
+
+    /// The slot of the content that the draft has become, whose folder is this one now.
+    pub(super) fn seal(&self, content: Arc<Content>, folder: &Path) -> Arc<Self> {
+        let id = content.id();
+        folder.clone_into(&mut self.state().folder);
+        *self
+            .core
+            .list
+            .write()
+            .expect("no holder of this lock panics") = List::Sealed(content);
+        Arc::new(Self {
+            id,
+            core: self.core.clone(),
+            growing: None,
+        })
     }
 
     /// Which chunks are there.
     pub fn have(&self) -> Bitmap {
-        self.state().have.clone()
+        self.tellable(self.state().have.clone())
     }
 
     /// Whether chunk `index` is there.
@@ -107,7 +255,8 @@ impl Slot {
 
     /// Path of the file.
     pub fn path(&self) -> PathBuf {
-        file_path(&self.state().place, &self.folder)
+        let state = self.state();
+        file_path(&state.place, &state.folder)
     }
 
     /// Whether the file may not be what the marks say; nothing of it is served until [`Slot::recheck`].
@@ -118,8 +267,12 @@ impl Slot {
     /// Tells `watcher` of every new chunk from now on.
     pub fn watch(&self, watcher: Weak<dyn Watcher>) {
         let mut state = self.state();
-        state.watchers.retain(|old| old.strong_count() > 0);
-        state.watchers.push(watcher);
+        state.watchers.retain(|old| old.watcher.strong_count() > 0);
+        state.watchers.push(Watching {
+            id: self.id,
+            growing: self.growing.clone(),
+            watcher,
+        });
     }
 
     /// Reads bytes of chunk `index` from `within` on. Fails if the chunk is not there, or the file changed. Blocks.
@@ -130,7 +283,6 @@ impl Slot {
             state.file.clone()
         };
         let extent = self
-            .content
             .geometry()
             .extent(index)
             .context("chunk past the end")?;
@@ -161,13 +313,12 @@ impl Slot {
             return Ok(true);
         }
         let extent = self
-            .content
             .geometry()
             .extent(index)
             .context("chunk past the end")?;
         let file = self.state().file.clone();
         file.write_all_at(bytes, extent.offset)
-            .and_then(|()| self.marks.write_all_at(&[1], index.into()))
+            .and_then(|()| self.core.marks.write_all_at(&[1], index.into()))
             .with_context(|| format!("cannot write chunk {index} of {}", self.path().display()))?;
         self.learn(index);
         Ok(true)
@@ -175,8 +326,9 @@ impl Slot {
 
     /// Marks every chunk: the file was read whole just now, and it matched. Blocks.
     pub fn mark_all(&self) -> Result<()> {
-        let all = vec![1; self.content.chunks().len()];
-        self.marks
+        let all = vec![1; self.geometry().chunks() as usize];
+        self.core
+            .marks
             .write_all_at(&all, 0)
             .context("cannot write the marks")?;
         let new: Vec<u32> = {
@@ -193,11 +345,10 @@ impl Slot {
     /// Reads the file again and marks what matches, nothing else. Blocks for as long as that takes.
     pub fn recheck(&self) -> Result<()> {
         let file = self.state().file.clone();
-        let mut buffer = vec![0; self.content.geometry().chunk_size() as usize];
+        let mut buffer = vec![0; self.geometry().chunk_size() as usize];
         let mut good = Vec::new();
-        for index in 0..self.content.geometry().chunks() {
+        for index in 0..self.geometry().chunks() {
             let extent = self
-                .content
                 .geometry()
                 .extent(index)
                 .context("chunk past the end")?;
@@ -212,7 +363,8 @@ impl Slot {
         self.set_place(self.place().rechecked(&file)?)?;
         self.state().in_doubt = false;
         for index in good {
-            self.marks
+            self.core
+                .marks
                 .write_all_at(&[1], index.into())
                 .context("cannot write the marks")?;
             self.learn(index);
@@ -236,16 +388,16 @@ impl Slot {
         self.clear();
         self.state().in_doubt = true;
         // Nobody looks after them in a process that only stores.
-        drop(self.lost.send(self.id));
+        drop(self.core.lost.send(self.id));
     }
 
     /// Takes every mark away. What cannot be written down is at least not served.
     fn clear(&self) {
         let mut state = self.state();
-        state.have = Bitmap::empty(self.content.geometry().chunks());
-        let cleared = self.marks.set_len(0);
-        drop(cleared.and_then(|()| self.marks.set_len(state.have.len().into())));
-        drop(fs::remove_file(self.prefix_path()));
+        state.have = Bitmap::empty(self.geometry().chunks());
+        let cleared = self.core.marks.set_len(0);
+        drop(cleared.and_then(|()| self.core.marks.set_len(state.have.len().into())));
+        drop(fs::remove_file(state.folder.join("prefix")));
     }
 
     /// The file is complete: it gets its final name, over whatever has it, and its stamp. Blocks.
@@ -279,27 +431,42 @@ impl Slot {
     pub fn settle(&self) -> Result<()> {
         let file = self.state().file.clone();
         file.sync_data().context("cannot flush the file")?;
-        self.marks.sync_data().context("cannot flush the marks")?;
+        self.core
+            .marks
+            .sync_data()
+            .context("cannot flush the marks")?;
         self.set_place(self.place().settle())
     }
 
-    /// Learns which chunks another process has marked.
-    pub(super) fn reload_marks(&self) {
+    /// Learns which entries and chunks another process has written.
+    pub(super) fn reload(&self) {
+        // Entries that cannot be read are none.
+        if self
+            .growing
+            .as_ref()
+            .is_some_and(|growing| growing.reload().unwrap_or(false))
+        {
+            self.tell_grown();
+        }
+        self.reload_marks();
+    }
+
+    fn reload_marks(&self) {
         if self.in_doubt() {
             return;
         }
-        let mut marks = vec![0; self.content.chunks().len()];
-        if self.marks.read_exact_at(&mut marks, 0).is_ok() {
+        let mut marks = vec![0; self.geometry().chunks() as usize];
+        if self.core.marks.read_exact_at(&mut marks, 0).is_ok() {
             (0..)
                 .zip(marks)
-                .filter(|&(_, mark)| mark == 1)
+                .filter(|&(index, mark)| mark == 1 && self.hash(index).is_some())
                 .for_each(|(index, _)| self.learn(index));
         }
     }
 
     /// Where a file hash that was interrupted may be kept.
     pub fn prefix_path(&self) -> PathBuf {
-        self.folder.join("prefix")
+        self.state().folder.join("prefix")
     }
 
     /// The open file, to be read whole.
@@ -308,9 +475,8 @@ impl Slot {
     }
 
     fn matches(&self, index: u32, size: usize, hash: Hash) -> bool {
-        let extent = self.content.geometry().extent(index);
-        extent.is_some_and(|extent| extent.size as usize == size)
-            && self.content.chunks()[index as usize] == hash
+        let extent = self.geometry().extent(index);
+        extent.is_some_and(|extent| extent.size as usize == size) && self.hash(index) == Some(hash)
     }
 
     fn learn(&self, index: u32) {
@@ -321,20 +487,75 @@ impl Slot {
             }
             state.watchers.clone()
         };
-        for watcher in watchers.iter().filter_map(Weak::upgrade) {
-            watcher.marked(self.id, index);
+        for Watching {
+            id,
+            growing,
+            watcher,
+        } in watchers
+        {
+            // Who does not know the entry cannot do anything with the chunk.
+            let is_known = growing.is_none_or(|growing| growing.entries().get(index).is_some());
+            if let Some(watcher) = watcher.upgrade().filter(|_| is_known) {
+                watcher.marked(id, index);
+            }
         }
     }
 
+    fn tell_grown(&self) {
+        let watchers = self.state().watchers.clone();
+        for Watching { id, watcher, .. } in watchers.into_iter().filter(|one| one.id == self.id) {
+            if let Some(watcher) = watcher.upgrade() {
+                watcher.grew(id);
+            }
+        }
+    }
+
+    /// What can be told of chunks under this name: those whose entries are known. A draft that was sealed by its
+    /// list has chunks beyond the entries that its publisher signed.
+    fn tellable(&self, mut have: Bitmap) -> Bitmap {
+        if let Some(growing) = &self.growing {
+            let known = growing.entries().count();
+            while let Some(index) = have.next_from(known) {
+                have.remove(index);
+            }
+        }
+        have
+    }
+
+    /// The hash that chunk `index` must have, once it is known.
+    fn hash(&self, index: u32) -> Option<Hash> {
+        match &*self.list() {
+            List::Growing(growing) => growing.entries().get(index),
+            List::Sealed(content) => content.chunks().get(index as usize).copied(),
+        }
+    }
+
+    fn list(&self) -> RwLockReadGuard<'_, List> {
+        self.core
+            .list
+            .read()
+            .expect("no holder of this lock panics")
+    }
+
     fn set_place(&self, place: Place) -> Result<()> {
-        place.save(&self.folder)?;
-        self.state().place = place;
+        let mut state = self.state();
+        place.save(&state.folder)?;
+        state.place = place;
         Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of this lock panics")
+        self.core
+            .state
+            .lock()
+            .expect("no holder of this lock panics")
     }
+}
+
+/// The list in a slot's folder, which must hash to `id`.
+pub(super) fn load_list(folder: &Path, id: ContentId) -> Result<Content> {
+    let list = fs::read(folder.join("list")).context("cannot read the list")?;
+    Content::decode_as(&list, id).context("file on disk is not the list")
 }
 
 fn file_path(place: &Place, folder: &Path) -> PathBuf {

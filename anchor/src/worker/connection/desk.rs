@@ -323,11 +323,13 @@ impl State {
 
     /// Tells some of those who watch.
     fn push(&mut self, push: &Push) {
-        let (Push::Came { content, .. } | Push::Gone { content, .. }) = push else {
-            return;
+        let (content, told_max) = match push {
+            Push::Came { content, .. } | Push::Gone { content, .. } => (content, TOLD_MAX),
+            Push::Sealed { draft, .. } => (draft, SESSIONS_MAX),
+            Push::Reannounce => return,
         };
         let watchers = self.watchers.get(content).into_iter().flatten().copied();
-        for session in fastrand::Rng::new().choose_multiple(watchers, TOLD_MAX) {
+        for session in fastrand::Rng::new().choose_multiple(watchers, told_max) {
             self.send(session, Outgoing::push(push));
         }
     }

@@ -4,9 +4,11 @@
 //! heartbeats later. **Holders** are members that announced or acknowledged chunks of a content, and the anchor
 //! itself; they are soft state that goes with the lease. **Releases** and **contents** are durable: the driver
 //! commits what [`Action::Commit`] says and tells with [`Event::Committed`], and only then it is known here.
+//! **Drafts** are releases in the making; they go with their publisher.
 
 mod budget;
 mod chunks;
+mod drafts;
 mod event;
 mod held;
 mod page;
@@ -58,6 +60,7 @@ pub(super) struct Registry {
     rng: fastrand::Rng,
     releases: BTreeMap<Name, SignedRelease>,
     contents: BTreeMap<ContentId, Content>,
+    drafts: BTreeMap<ContentId, drafts::Known>,
     members: BTreeMap<NodeId, Member>,
     /// No lease ends before this; it may be too early, as renewing a lease does not move it.
     expiry: Option<Time>,
@@ -100,6 +103,7 @@ impl Registry {
                 .into_iter()
                 .map(|(id, geometry)| (id, content(geometry)))
                 .collect(),
+            drafts: BTreeMap::new(),
             members: BTreeMap::new(),
             expiry: None,
             acks_from_anchors: 0,
@@ -119,7 +123,7 @@ impl Registry {
             Event::Stored { content, chunks } => {
                 let _ = self.hold(self.own.node, content, &Chunks::List(&chunks), out);
             }
-            Event::Committed { release } => self.committed(release),
+            Event::Committed { release } => self.committed(release, out),
             Event::Retried { sequence, release } => self.judge(sequence, release, out),
             Event::Reloaded { heartbeat_ms } => self.heartbeat_ms = heartbeat_ms,
             Event::Tick => {}
@@ -175,6 +179,7 @@ impl Registry {
             },
             Request::List { after } => Ok(self.list(after.as_ref())),
             Request::Holders { content, after } => self.holders(content, after),
+            Request::FindDraft { name } => self.find_draft(&name),
             Request::Join { port, advertise } => {
                 let address = advertise.unwrap_or(SocketAddr::new(observed.ip(), port));
                 Ok(self.join(now, node, observed, address, out))
@@ -232,7 +237,12 @@ impl Registry {
                 if member.holds.remove(&content) {
                     self.drop_holder(node, content, out);
                 }
+                self.withdraw_draft(node, content, out);
                 Ok(Reply::Done)
+            }
+            Request::Draft { draft } => {
+                member.lease_until = lease_until;
+                self.register_draft(node, draft, out)
             }
             Request::Watch { content } => self.watch(node, content),
             other => Err(Refusal::Malformed(format!(
@@ -359,7 +369,7 @@ impl Registry {
     }
 
     /// Decides what becomes of a release whose signature is good.
-    fn judge(&self, sequence: u64, signed: SignedRelease, out: &mut Vec<Action>) {
+    fn judge(&mut self, sequence: u64, signed: SignedRelease, out: &mut Vec<Action>) {
         let release = signed.unverified();
         let stored = self
             .releases
@@ -387,11 +397,15 @@ impl Registry {
                 return;
             }
         };
+        if reply.is_ok() {
+            self.seal(&signed, out);
+        }
         let reply = reply.unwrap_or_else(|refusal| Reply::Refused { refusal });
         out.push(Action::Reply { sequence, reply });
     }
 
-    fn committed(&mut self, signed: SignedRelease) {
+    fn committed(&mut self, signed: SignedRelease, out: &mut Vec<Action>) {
+        self.seal(&signed, out);
         let release = signed.unverified();
         self.contents.entry(release.content).or_insert(Content {
             geometry: release.geometry,
@@ -450,6 +464,7 @@ impl Registry {
         {
             self.drop_holder(node, content, out);
         }
+        self.drop_drafts_of(node, out);
     }
 
     fn expire(&mut self, now: Time, out: &mut Vec<Action>) {

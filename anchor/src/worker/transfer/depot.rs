@@ -20,6 +20,7 @@ use std::{
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{mpsc, oneshot},
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
 
@@ -45,6 +46,8 @@ pub(super) struct Depot {
     stored: BTreeMap<ContentId, BTreeSet<u32>>,
     /// When the batch is due.
     due: Option<Instant>,
+    /// Looks at what another process has stored; each gives the content that a draft turns out to be.
+    looks: JoinSet<Option<ContentId>>,
 }
 
 impl Depot {
@@ -57,6 +60,7 @@ impl Depot {
             waiting: BTreeMap::new(),
             stored: BTreeMap::new(),
             due: None,
+            looks: JoinSet::new(),
         })
     }
 
@@ -74,6 +78,12 @@ impl Depot {
                     None => return self.flush().await,
                 },
                 Some(reply) = replies.recv() => self.hear(reply).await?,
+                Some(looked) = self.looks.join_next() => {
+                    // What was stored here by the draft's name is the content's now.
+                    if let Ok(Some(content)) = looked {
+                        self.tell_held(content).await?;
+                    }
+                }
                 () = sleep_until(wake) => {
                     self.flush().await?;
                     self.expire();
@@ -103,6 +113,10 @@ impl Depot {
                 self.tell(&Deposited::Admit { content }).await
             }
             Deposit::Stored { content, index } => {
+                if index.is_none() {
+                    // With a list may come what was stored while the content was a draft.
+                    self.tell_held(content).await?;
+                }
                 self.due.get_or_insert_with(|| Instant::now() + BATCH);
                 self.stored.entry(content).or_default().extend(index);
                 Ok(())
@@ -121,7 +135,8 @@ impl Depot {
             }
             ToTransfer::Stored { content } => {
                 let store = self.store.clone();
-                tokio::task::spawn_blocking(move || store.refresh(content));
+                self.looks
+                    .spawn_blocking(move || store.refresh(content).then_some(content));
             }
         }
         Ok(())
@@ -133,10 +148,16 @@ impl Depot {
             self.tell(&Deposited::Admit { content: *content }).await?;
         }
         for slot in self.store.slots() {
-            let content = slot.id();
-            for segment in slot.have().segments() {
-                self.tell(&Deposited::Has { content, segment }).await?;
-            }
+            self.tell_held(slot.id()).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells all that the store holds of a content.
+    async fn tell_held(&self, content: ContentId) -> io::Result<()> {
+        let slot = self.store.slot(content);
+        for segment in slot.iter().flat_map(|slot| slot.have().segments()) {
+            self.tell(&Deposited::Has { content, segment }).await?;
         }
         Ok(())
     }

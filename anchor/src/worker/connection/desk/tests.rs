@@ -1,7 +1,10 @@
 //! The desk's promises, one test each.
 
 use super::*;
-use anchorage_manifest::{Hash, Source, codec, limits::PACKET_SIZE_MAX, wire::ToPeer};
+use anchorage_manifest::{
+    Geometry, Hash, Release, Source, codec, limits::PACKET_SIZE_MAX, wire::ToPeer,
+};
+use anchorage_peer::identity::Identity;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -259,6 +262,29 @@ fn one_change_is_told_to_some_of_a_crowd() {
     push(&desk);
     let told = crowd.iter_mut().filter_map(Guest::push).count();
     assert_eq!(told, TOLD_MAX);
+}
+
+#[test]
+fn that_a_draft_is_sealed_is_told_to_the_whole_crowd() {
+    let desk = Desk::new(1_000);
+    let mut crowd: Vec<Guest> = (0..3 * TOLD_MAX).map(|_| Guest::sit(&desk, 8)).collect();
+    for guest in &crowd {
+        guest.ask(&desk, 1, Request::Watch { content: content() });
+    }
+    let identity = Identity::from_seed([1; 32]);
+    let release = identity.sign(Release {
+        name: "a".parse().expect("a good name"),
+        version: 1,
+        content: content(),
+        geometry: Geometry::new(1, 1_024).expect("within limits"),
+        publisher: identity.id(),
+    });
+    let draft = content();
+    desk.hear(vec![ToConnection::Push(Push::Sealed { draft, release })]);
+    assert_eq!(
+        crowd.iter_mut().filter_map(Guest::push).count(),
+        3 * TOLD_MAX
+    );
 }
 
 #[test]

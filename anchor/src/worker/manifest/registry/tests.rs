@@ -1,7 +1,9 @@
 //! The registry's promises, one test each.
 
 use super::*;
-use anchorage_manifest::{Hash, Release, Signature, bitmap::Segment};
+use anchorage_manifest::{
+    Draft, Hash, Release, Signature, bitmap::Segment, limits::DRAFTS_PER_PUBLISHER_MAX,
+};
 use anchorage_peer::identity::Identity;
 use proptest::prelude::*;
 
@@ -65,10 +67,14 @@ impl Bench {
     }
 
     fn ask(&mut self, who: u8, request: Request) -> Reply {
+        self.ask_as(node(who), ([10, 0, 0, who], 5_000).into(), request)
+    }
+
+    fn ask_as(&mut self, node: NodeId, observed: SocketAddr, request: Request) -> Reply {
         let asked = Asked {
             sequence: 0,
-            node: node(who),
-            observed: ([10, 0, 0, who], 5_000).into(),
+            node,
+            observed,
             request,
         };
         self.event(Event::Asked(asked))
@@ -415,4 +421,162 @@ proptest! {
         bench.pass(LEASE);
         prop_assert!(bench.registry.contents.values().all(|content| content.holders.is_empty()));
     }
+}
+
+/// A publisher by key, who has joined.
+struct Author(Identity);
+
+impl Author {
+    fn join(bench: &mut Bench, seed: u8) -> Self {
+        let author = Self(Identity::from_seed([seed; 32]));
+        let join = Request::Join {
+            port: 1,
+            advertise: None,
+        };
+        assert!(matches!(author.ask(bench, join), Reply::Joined { .. }));
+        author
+    }
+
+    fn ask(&self, bench: &mut Bench, request: Request) -> Reply {
+        bench.ask_as(self.0.id(), ([10, 0, 1, 1], 5_000).into(), request)
+    }
+
+    fn draft(&self, name: &str, nonce: u8) -> Draft {
+        Draft {
+            name: name.parse().expect("a good name"),
+            geometry: Geometry::new(20 * 16_384, 16_384).expect("within limits"),
+            publisher: self.0.id(),
+            nonce: [nonce; 32],
+        }
+    }
+
+    fn register(&self, bench: &mut Bench, draft: &Draft) -> Reply {
+        let draft = draft.clone();
+        self.ask(bench, Request::Draft { draft })
+    }
+}
+
+fn find(bench: &mut Bench, name: &str) -> Option<Draft> {
+    let name = name.parse().expect("a good name");
+    match bench.ask(99, Request::FindDraft { name }) {
+        Reply::Drafted { draft } => Some(draft),
+        Reply::Refused {
+            refusal: Refusal::UnknownName,
+        } => None,
+        reply => panic!("neither known nor unknown: {reply:?}"),
+    }
+}
+
+#[test]
+fn a_draft_is_held_like_a_content_until_its_release_seals_it() {
+    let mut bench = Bench::new();
+    let author = Author::join(&mut bench, 1);
+    let draft = author.draft("a", 1);
+    let id = draft.id();
+    assert_eq!(bench.registry.geometry(id), None, "not to be stored yet");
+    assert_eq!(author.register(&mut bench, &draft), Reply::Done);
+    assert_eq!(author.register(&mut bench, &draft), Reply::Done, "again");
+    assert_eq!(find(&mut bench, "a"), Some(draft.clone()));
+    assert_eq!(bench.registry.geometry(id), Some(draft.geometry));
+    bench.join(2);
+    bench.ack(2, id, author.0.id(), &[3, 4]);
+    assert_eq!(bench.holders(id), [(node(2), vec![3, 4])]);
+    bench.pushes.clear();
+    let release = signed("a", 1, 1);
+    bench.publish(release.clone());
+    assert_eq!(bench.pushes, [Push::Sealed { draft: id, release }]);
+    assert_eq!(find(&mut bench, "a"), None);
+    // Those who fetch it by this name still do.
+    assert_eq!(bench.holders(id), [(node(2), vec![3, 4])]);
+    author.ask(&mut bench, Request::Leave);
+    let content = id;
+    assert_eq!(
+        bench.refusal(2, Request::Watch { content }),
+        Refusal::UnknownContent
+    );
+}
+
+#[test]
+fn a_release_that_was_there_before_seals_a_draft_too() {
+    let mut bench = Bench::new();
+    let author = Author::join(&mut bench, 1);
+    let release = signed("a", 1, 1);
+    bench.publish(release.clone());
+    let draft = author.draft("a", 1);
+    author.register(&mut bench, &draft);
+    let unchanged = Reply::Published {
+        outcome: Outcome::Unchanged,
+    };
+    let again = Request::Publish {
+        release: release.clone(),
+    };
+    assert_eq!(author.ask(&mut bench, again), unchanged);
+    let draft = draft.id();
+    assert!(bench.pushes.contains(&Push::Sealed { draft, release }));
+}
+
+#[test]
+fn a_draft_goes_with_its_publisher_and_with_the_next_one() {
+    let mut bench = Bench::new();
+    let author = Author::join(&mut bench, 1);
+    let (first, second) = (author.draft("a", 1), author.draft("a", 2));
+    author.register(&mut bench, &first);
+    bench.join(2);
+    bench.ack(2, first.id(), author.0.id(), &[3]);
+    author.register(&mut bench, &second);
+    assert_eq!(find(&mut bench, "a"), Some(second.clone()));
+    let gone = Push::Gone {
+        content: first.id(),
+        node: node(2),
+    };
+    assert!(bench.pushes.contains(&gone), "{:?}", bench.pushes);
+    let content = second.id();
+    assert_eq!(bench.ask(2, Request::Withdraw { content }), Reply::Done);
+    assert_eq!(find(&mut bench, "a"), Some(second.clone()), "not theirs");
+    author.ask(&mut bench, Request::Withdraw { content });
+    assert_eq!(find(&mut bench, "a"), None);
+    author.register(&mut bench, &second);
+    bench.pass(LEASE);
+    assert_eq!(find(&mut bench, "a"), None);
+    // The holder is not burdened with what is gone.
+    bench.pass(LEASE);
+}
+
+#[test]
+fn drafts_that_are_too_many_or_not_ones_own_are_refused() {
+    let mut bench = Bench::new();
+    let (author, other) = (Author::join(&mut bench, 1), Author::join(&mut bench, 2));
+    let draft = author.draft("a", 1);
+    assert!(matches!(
+        other.register(&mut bench, &draft),
+        Reply::Refused {
+            refusal: Refusal::Malformed(_)
+        }
+    ));
+    author.register(&mut bench, &draft);
+    let taken = Reply::Refused {
+        refusal: Refusal::Taken {
+            publisher: author.0.id(),
+        },
+    };
+    let theirs = other.draft("a", 1);
+    assert_eq!(other.register(&mut bench, &theirs), taken);
+    bench.publish(signed("b", 1, 1));
+    let theirs = other.draft("b", 1);
+    assert_eq!(other.register(&mut bench, &theirs), taken);
+    for number in 1..DRAFTS_PER_PUBLISHER_MAX {
+        let draft = author.draft(&format!("a{number}"), 1);
+        assert_eq!(author.register(&mut bench, &draft), Reply::Done);
+    }
+    let busy = Reply::Refused {
+        refusal: Refusal::Busy,
+    };
+    let last = author.draft("z", 1);
+    assert_eq!(author.register(&mut bench, &last), busy);
+    let theirs = other.draft("c", 1);
+    assert_eq!(other.register(&mut bench, &theirs), Reply::Done);
+    // One that is sealed makes room.
+    bench.publish(signed("a3", 1, 1));
+    assert_eq!(author.register(&mut bench, &last), Reply::Done);
+    assert_eq!(author.register(&mut bench, &author.draft("y", 1)), busy);
 }
