@@ -97,35 +97,36 @@ impl World {
         connection.waiting = connection.queue.pop_front();
         if connection.waiting.is_some() {
             let source = connection.source;
-            if self.nodes[source].slots.take() {
-                if !self.granted(link) {
-                    self.give_back(source);
-                }
-            } else {
-                self.nodes[source].slots.wait(link);
-            }
+            self.nodes[source].slots.wait(link);
+            self.grant(source);
         }
     }
 
-    /// Gives a slot to whoever is next.
+    /// A slot is free again.
     fn give_back(&mut self, source: NodeNumber) {
+        self.nodes[source].slots.give_back();
+        self.grant(source);
+    }
+
+    /// Gives out the slots that are free.
+    fn grant(&mut self, source: NodeNumber) {
         loop {
             let connections = &self.connections;
             let node = &mut self.nodes[source];
             let audience = &node.audience;
-            let next = node.slots.give_back(
+            let asked = |link: Link| match connections[link].waiting {
+                Some(Item::Chunk(index)) => Some(index),
+                _ => None,
+            };
+            let next = node.slots.next(
                 |&link| !connections[link].closed,
-                |&link| {
-                    let asked = match connections[link].waiting {
-                        Some(Item::Chunk(index)) => Some(index),
-                        _ => None,
-                    };
-                    audience.rank(link as u64, asked)
-                },
+                |&link| audience.rank(link as u64, asked(link)),
+                |&link| asked(link).is_none(),
             );
             match next {
-                Some(link) if !self.granted(link) => {}
-                _ => return,
+                Some(link) if self.granted(link) => {}
+                Some(_) => self.nodes[source].slots.give_back(),
+                None => return,
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Waiting for one of the `slots` of a server, and giving it back.
 
-use super::{Server, audience::AskerId};
+use super::{Server, audience::AskerId, slots::Slots};
 use anchorage_manifest::ContentId;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use tokio::sync::oneshot;
 
 /// Somebody who waits for a slot.
@@ -27,50 +27,52 @@ impl Server {
         content: ContentId,
         asked: Option<u32>,
     ) -> Grant {
-        let granted = {
-            let mut slots = self.slots.lock().expect("no holder of this lock panics");
-            if slots.take() {
-                return Grant {
-                    server: self.clone(),
-                };
-            }
-            let (grant, granted) = oneshot::channel();
-            slots.wait(Waiting {
-                asker,
-                content,
-                asked,
-                grant,
-            });
-            granted
-        };
+        let (grant, granted) = oneshot::channel();
+        self.slots().wait(Waiting {
+            asker,
+            content,
+            asked,
+            grant,
+        });
+        self.grant();
         granted
             .await
             .expect("who waits is granted a slot sooner or later")
     }
 
-    fn release(self: &Arc<Self>) {
-        let next = {
-            let mut slots = self.slots.lock().expect("no holder of this lock panics");
-            let audiences = self.audiences();
-            slots.give_back(
-                |waiting| !waiting.grant.is_closed(),
-                |waiting| {
-                    let audience = audiences.get(&waiting.content);
-                    audience.map_or(0, |audience| audience.rank(waiting.asker, waiting.asked))
-                },
-            )
-        };
-        if let Some(next) = next {
+    /// Gives out the slots that are free.
+    fn grant(self: &Arc<Self>) {
+        loop {
+            let next = {
+                let mut slots = self.slots();
+                let audiences = self.audiences();
+                slots.next(
+                    |waiting| !waiting.grant.is_closed(),
+                    |waiting| {
+                        let audience = audiences.get(&waiting.content);
+                        audience.map_or(0, |audience| audience.rank(waiting.asker, waiting.asked))
+                    },
+                    |waiting| waiting.asked.is_none(),
+                )
+            };
+            let Some(next) = next else {
+                return;
+            };
             // Somebody who has gone in this moment drops the grant, which brings us here again.
             drop(next.grant.send(Grant {
                 server: self.clone(),
             }));
         }
     }
+
+    fn slots(&self) -> MutexGuard<'_, Slots<Waiting>> {
+        self.slots.lock().expect("no holder of this lock panics")
+    }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.server.release();
+        self.server.slots().give_back();
+        self.server.grant();
     }
 }
