@@ -3,19 +3,33 @@
 use anchorage_manifest::{NodeId, Release, Signature, SignedRelease};
 use anyhow::{Context as _, Result, bail};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
+use rustls::sign::CertifiedKey;
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 /// The key pair of a node.
 pub struct Identity {
     seed: [u8; 32],
     pair: Ed25519KeyPair,
+    /// The same key in the form that TLS takes; made when it is first needed.
+    certified: OnceLock<Arc<CertifiedKey>>,
 }
 
 impl Identity {
     /// The identity made of a secret seed (RFC 8032, section 5.1.5).
     pub fn from_seed(seed: [u8; 32]) -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed).expect("any 32 bytes are a seed");
-        Self { seed, pair }
+        let certified = OnceLock::new();
+        Self {
+            seed,
+            pair,
+            certified,
+        }
     }
 
     /// A new identity from the system's random numbers.
@@ -64,6 +78,18 @@ impl Identity {
     /// The secret seed, to hand to a worker process.
     pub fn seed(&self) -> [u8; 32] {
         self.seed
+    }
+
+    /// The key in the form that TLS takes, which `make` makes the first time.
+    pub(crate) fn certified(
+        &self,
+        make: impl FnOnce() -> Result<Arc<CertifiedKey>>,
+    ) -> Result<Arc<CertifiedKey>> {
+        if let Some(certified) = self.certified.get() {
+            return Ok(certified.clone());
+        }
+        let certified = make()?;
+        Ok(self.certified.get_or_init(|| certified).clone())
     }
 
     /// The node's public name.

@@ -27,7 +27,7 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// DER before the 32 bytes of an Ed25519 public key in a `SubjectPublicKeyInfo` (RFC 8410).
 const SPKI_PREFIX: [u8; 12] = [
@@ -107,26 +107,30 @@ pub fn node_of(connection: &CommonState) -> Result<NodeId> {
 
 /// AES-128-GCM first: the fastest with AES instructions, and as good as any for this.
 fn provider() -> Arc<CryptoProvider> {
-    let mut provider = aws_lc_rs::default_provider();
-    provider.cipher_suites = vec![
-        aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
-        aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-    ];
-    Arc::new(provider)
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.cipher_suites = vec![
+            aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+            aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ];
+        Arc::new(provider)
+    });
+    PROVIDER.clone()
 }
 
+/// Reading a key costs as much as a signature: it is done once, not for every dial.
 fn certified_key(provider: &CryptoProvider, identity: &Identity) -> Result<Arc<CertifiedKey>> {
-    let pkcs8 = [&PKCS8_PREFIX[..], &identity.seed()].concat();
-    let key = PrivateKeyDer::Pkcs8(pkcs8.into());
-    let key = provider
-        .key_provider
-        .load_private_key(key)
-        .context("TLS does not take the node's key")?;
-    let spki = [&SPKI_PREFIX[..], &identity.id().0].concat();
-    Ok(Arc::new(CertifiedKey::new(
-        vec![CertificateDer::from(spki)],
-        key,
-    )))
+    identity.certified(|| {
+        let pkcs8 = [&PKCS8_PREFIX[..], &identity.seed()].concat();
+        let key = PrivateKeyDer::Pkcs8(pkcs8.into());
+        let key = provider
+            .key_provider
+            .load_private_key(key)
+            .context("TLS does not take the node's key")?;
+        let spki = [&SPKI_PREFIX[..], &identity.id().0].concat();
+        let certificates = vec![CertificateDer::from(spki)];
+        Ok(Arc::new(CertifiedKey::new(certificates, key)))
+    })
 }
 
 fn node_of_spki(spki: &[u8]) -> Option<NodeId> {

@@ -55,8 +55,8 @@ impl Prefix {
 
     /// Hashes a piece of what is verified already. Blocks.
     pub(super) fn advance(&mut self) -> Result<()> {
-        self.read(PIECE_SIZE)?;
-        self.hash.update(&self.buffer);
+        let count = self.read(PIECE_SIZE)?;
+        self.hash.update(&self.buffer[..count]);
         self.keep_sometimes();
         Ok(())
     }
@@ -76,8 +76,9 @@ impl Prefix {
             }
             return Ok(is_stored);
         }
-        self.read(bytes.len())?;
-        update_both(&mut chunk, bytes, &mut self.hash, &self.buffer);
+        let count = self.read(bytes.len())?;
+        let piece = &self.buffer[..count];
+        update_both(&mut chunk, bytes, &mut self.hash, piece);
         self.keep_sometimes();
         self.slot.store_hashed(index, bytes, chunk.finish())
     }
@@ -95,15 +96,18 @@ impl Prefix {
         Ok((self.hash.size() == size).then(|| self.hash.finish()))
     }
 
-    /// Reads what comes next of what is verified into the buffer, at most `limit` bytes and perhaps none.
-    fn read(&mut self, limit: usize) -> Result<()> {
+    /// Reads what comes next of what is verified into the buffer, at most `limit` bytes and perhaps none; how many.
+    fn read(&mut self, limit: usize) -> Result<usize> {
         let behind = verified(&self.slot).saturating_sub(self.hash.size());
         let count = usize::try_from(behind).map_or(limit, |behind| behind.min(limit));
-        self.buffer.resize(count, 0);
+        if self.buffer.len() < count {
+            self.buffer.resize(count, 0);
+        }
         self.slot
             .file()
-            .read_exact_at(&mut self.buffer, self.hash.size())
-            .with_context(|| format!("cannot read {}", self.slot.path().display()))
+            .read_exact_at(&mut self.buffer[..count], self.hash.size())
+            .with_context(|| format!("cannot read {}", self.slot.path().display()))?;
+        Ok(count)
     }
 
     fn keep_sometimes(&mut self) {

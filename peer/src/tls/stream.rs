@@ -264,12 +264,17 @@ impl Writer {
         self.written
     }
 
+    /// Seals a record of at most `size` bytes.
     fn seal(
         &mut self,
+        size: usize,
         seal: impl FnOnce(&mut Key, &mut [u8]) -> io::Result<usize>,
     ) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            self.buffer.resize(SEND_BUFFER_SIZE, 0);
+        // What is flushed is often small, and then the buffer is, too: clearing a large one would cost more than sealing.
+        let needed = self.sealed.end + HEADER_SIZE + size + OVERHEAD_SIZE;
+        if self.buffer.len() < needed {
+            self.buffer
+                .resize(needed.max(2 * self.buffer.len()).min(SEND_BUFFER_SIZE), 0);
         }
         let size = seal(&mut self.key, &mut self.buffer[self.sealed.end..])?;
         self.sealed.end += size;
@@ -303,7 +308,7 @@ impl AsyncWrite for Writer {
         }
         let count = bytes.len().min(SEND_RECORDS * PLAIN_SIZE_MAX);
         for piece in bytes[..count].chunks(PLAIN_SIZE_MAX) {
-            self.seal(|key, out| key.seal(piece, out))?;
+            self.seal(piece.len(), |key, out| key.seal(piece, out))?;
         }
         if self.sealed.end > SEND_SIZE_MIN
             && let Poll::Ready(Err(error)) = self.poll_send(context)
@@ -325,7 +330,7 @@ impl AsyncWrite for Writer {
             if self.sealed.end > SEND_SIZE_MIN {
                 ready!(self.poll_send(context))?;
             }
-            self.seal(Key::seal_end)?;
+            self.seal(2, Key::seal_end)?;
             self.is_ended = true;
         }
         ready!(self.poll_send(context))?;
