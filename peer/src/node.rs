@@ -13,6 +13,7 @@ use crate::{
     serve::{INCOMING_SIZE_MAX, Server, Share, Traffic},
     session::{Ground, Listen, News, Session, State},
     store::{Slot, Store},
+    stragglers::{STRAGGLERS, gather},
     tls,
 };
 use anchorage_manifest::{ContentId, NodeId, Source, wire::ALPN_CHUNKS, wire::Push, wire::Request};
@@ -36,9 +37,6 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Connections that a peer serves at the same time.
 const CONNECTIONS_MAX: usize = 1_024;
-
-/// How long slower anchors are waited for once one is up.
-const STRAGGLERS: Duration = Duration::from_millis(500);
 
 /// How long a second attempt to reach an anchor may be away.
 const SECOND_ATTEMPT: Duration = Duration::from_millis(250);
@@ -181,21 +179,9 @@ impl Node {
         for session in self.sessions.clone() {
             settling.spawn(async move { session.settled().await });
         }
-        let mut up = false;
-        while !up {
-            match settling.join_next().await {
-                Some(Ok(State::Connected { .. })) => up = true,
-                Some(_) => {}
-                None => break,
-            }
-        }
-        drop(
-            timeout(STRAGGLERS, async {
-                while settling.join_next().await.is_some() {}
-            })
-            .await,
-        );
-        up
+        let is_up = |state: &State| matches!(state, State::Connected { .. });
+        let settled = gather(settling, |state| is_up(state).then_some(STRAGGLERS)).await;
+        settled.iter().any(is_up)
     }
 
     /// Where others reach this node: as an anchor lists it, else as it listens.
@@ -236,26 +222,36 @@ impl Node {
             .any(|anchor| anchor.node == node)
     }
 
-    /// Tells the anchors all that the node has of a content. One that is down now is told when it is back.
-    pub async fn announce(&self, slot: &Slot) {
-        for session in self
-            .sessions
-            .iter()
-            .filter(|session| session.connected().is_some())
-        {
-            drop(session.announce(slot).await);
+    /// Tells the anchors all that the node has of a content. One that is down now, or stopped, is told when it is
+    /// back.
+    pub async fn announce(&self, slot: &Arc<Slot>) {
+        let mut telling = JoinSet::new();
+        for session in self.connected() {
+            let slot = slot.clone();
+            telling.spawn(async move { session.announce(&slot).await });
         }
+        gather(telling, |told| told.is_ok().then_some(STRAGGLERS)).await;
     }
 
     /// Tells the anchors that the node has nothing of a content. One that is down now never hears that it had.
     pub async fn withdraw(&self, content: ContentId) {
-        for session in self
-            .sessions
-            .iter()
-            .filter(|session| session.connected().is_some())
-        {
-            drop(session.request(Request::Withdraw { content }).await);
+        let mut telling = JoinSet::new();
+        for session in self.connected() {
+            telling.spawn(async move { session.request(Request::Withdraw { content }).await });
         }
+        gather(telling, |told| told.is_ok().then_some(STRAGGLERS)).await;
+    }
+
+    /// Tells the anchors all that the node has of a content that is whole now, and waits until the acks of it are
+    /// answered.
+    pub(crate) async fn tell_whole(&self, slot: &Arc<Slot>) {
+        let mut telling = JoinSet::new();
+        for session in self.connected() {
+            let slot = slot.clone();
+            // The announcement does not wait for the acks to be answered, nor one anchor for another.
+            telling.spawn(async move { tokio::join!(session.flush(), session.announce(&slot)) });
+        }
+        gather(telling, |((), told)| told.is_ok().then_some(STRAGGLERS)).await;
     }
 
     /// Says good-bye to every anchor, once the last acks are answered.
@@ -263,11 +259,19 @@ impl Node {
         let mut leaving = JoinSet::new();
         for session in self.sessions.clone() {
             leaving.spawn(async move {
+                let was_up = session.connected().is_some();
                 drop(timeout(Duration::from_secs(2), session.flush()).await);
                 session.leave().await;
+                was_up
             });
         }
-        while leaving.join_next().await.is_some() {}
+        gather(leaving, |was_up| was_up.then_some(STRAGGLERS)).await;
+    }
+
+    /// The sessions that are up.
+    fn connected(&self) -> impl Iterator<Item = Session> {
+        let up = |session: &&Session| session.connected().is_some();
+        self.sessions.iter().filter(up).cloned()
     }
 
     /// Removes drafts that nobody will seal: those of this node's own, which a process left that is gone, and
