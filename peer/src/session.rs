@@ -20,7 +20,7 @@ use anchorage_manifest::{
     ContentId, NodeId, Source,
     wire::{Push, Refusal, Reply, Request},
 };
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use link::{Frame, Link};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -28,7 +28,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
-/// How long an answer may take, a broken connection included.
+/// How long an answer may take, a broken connection included; an anchor that owes some and says nothing for so long is
+/// not there, whatever its kernel says.
 const REPLY_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Pause between heartbeats of a node that has not joined: it only keeps the connection from idling.
@@ -142,6 +143,7 @@ impl Session {
             ground,
             state: told,
             requests: BTreeMap::new(),
+            silent_since: None,
             next_id: 1,
             acks: Acks::default(),
         };
@@ -279,6 +281,8 @@ struct Driver {
     listen: watch::Receiver<Option<Listen>>,
     state: watch::Sender<State>,
     requests: BTreeMap<u32, Waiting>,
+    /// Since when the anchor owes answers and has said nothing.
+    silent_since: Option<Instant>,
     next_id: u32,
     acks: Acks,
 }
@@ -328,12 +332,14 @@ impl Driver {
         orders: &mut mpsc::UnboundedReceiver<Command>,
     ) -> Result<()> {
         self.listen.mark_unchanged();
+        self.silent_since = None;
         let mut heartbeat = self.enter(&mut link).await?;
         self.resume(&mut link).await?;
         let mut beat = Instant::now() + heartbeat;
         loop {
             let mut joins = false;
             let due = self.acks.due();
+            let lost = self.silent_since.map(|since| since + REPLY_DEADLINE);
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(Command::Leave { done }) => {
@@ -344,16 +350,19 @@ impl Driver {
                     None => return self.leave(&mut link).await,
                     Some(order) => self.take(order, &mut link).await?,
                 },
-                frame = link.receive() => match frame? {
-                    Frame::Reply { id, reply } => {
-                        // The anchor has given this node up, after a pause perhaps.
-                        let is_lost = reply == NOT_JOINED && self.listen.borrow().is_some();
-                        joins = is_lost;
-                        self.answered(id, reply);
+                frame = link.receive() => {
+                    self.silent_since = None;
+                    match frame? {
+                        Frame::Reply { id, reply } => {
+                            // The anchor has given this node up, after a pause perhaps.
+                            let is_lost = reply == NOT_JOINED && self.listen.borrow().is_some();
+                            joins = is_lost;
+                            self.answered(id, reply);
+                        }
+                        Frame::Push(Push::Reannounce) => joins = true,
+                        Frame::Push(push) => self.tell(News::Push(push)),
                     }
-                    Frame::Push(Push::Reannounce) => joins = true,
-                    Frame::Push(push) => self.tell(News::Push(push)),
-                },
+                }
                 changed = self.listen.changed() => {
                     changed.context("the node is gone")?;
                     joins = true;
@@ -364,6 +373,9 @@ impl Driver {
                 }
                 () = async { sleep_until(due.expect("guarded")).await }, if due.is_some() => {
                     self.send_acks(&mut link).await?;
+                }
+                () = async { sleep_until(lost.expect("guarded")).await }, if lost.is_some() => {
+                    bail!("no answer for {} s", REPLY_DEADLINE.as_secs());
                 }
             }
             if joins {
@@ -520,6 +532,7 @@ impl Driver {
     async fn send(&mut self, link: &mut Link, request: Request, waiting: Waiting) -> Result<()> {
         let id = self.id();
         self.requests.insert(id, waiting);
+        self.silent_since.get_or_insert_with(Instant::now);
         link.send(id, request).await
     }
 
