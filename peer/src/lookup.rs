@@ -47,14 +47,19 @@ pub async fn ask(anchors: &[&Session], request: &Request) -> Vec<(Session, Resul
 }
 
 /// Asks several anchors the same; what each answered who did so soon enough. An anchor that knows an answer lets the
-/// others be waited for a little; one that does not, a little more.
+/// others be waited for a little; one that does not, a little more. One that is silent anyway is asked if there is no
+/// other.
 async fn ask_quickly(
     anchors: &[&Session],
     request: &Request,
     is_answer: impl Fn(&Reply) -> bool,
 ) -> Vec<(Session, Result<Reply>)> {
     let mut asking = JoinSet::new();
+    let is_any_live = anchors.iter().any(|session| !session.is_silent());
     for &session in anchors {
+        if is_any_live && session.is_silent() {
+            continue;
+        }
         let (session, request) = (session.clone(), request.clone());
         asking.spawn(async move {
             let reply = session.request(request).await;

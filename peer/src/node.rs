@@ -225,53 +225,68 @@ impl Node {
     /// Tells the anchors all that the node has of a content. One that is down now, or stopped, is told when it is
     /// back.
     pub async fn announce(&self, slot: &Arc<Slot>) {
-        let mut telling = JoinSet::new();
-        for session in self.connected() {
+        self.tell(|session| {
             let slot = slot.clone();
-            telling.spawn(async move { session.announce(&slot).await });
-        }
-        gather(telling, |told| told.is_ok().then_some(STRAGGLERS)).await;
+            async move { session.announce(&slot).await.is_ok() }
+        })
+        .await;
     }
 
     /// Tells the anchors that the node has nothing of a content. One that is down now never hears that it had.
     pub async fn withdraw(&self, content: ContentId) {
-        let mut telling = JoinSet::new();
-        for session in self.connected() {
-            telling.spawn(async move { session.request(Request::Withdraw { content }).await });
-        }
-        gather(telling, |told| told.is_ok().then_some(STRAGGLERS)).await;
+        self.tell(|session| async move {
+            let told = session.request(Request::Withdraw { content }).await;
+            told.is_ok()
+        })
+        .await;
     }
 
     /// Tells the anchors all that the node has of a content that is whole now, and waits until the acks of it are
     /// answered.
     pub(crate) async fn tell_whole(&self, slot: &Arc<Slot>) {
-        let mut telling = JoinSet::new();
-        for session in self.connected() {
+        self.tell(|session| {
             let slot = slot.clone();
-            // The announcement does not wait for the acks to be answered, nor one anchor for another.
-            telling.spawn(async move { tokio::join!(session.flush(), session.announce(&slot)) });
-        }
-        gather(telling, |((), told)| told.is_ok().then_some(STRAGGLERS)).await;
+            // The announcement does not wait for the acks to be answered.
+            async move {
+                let ((), told) = tokio::join!(session.flush(), session.announce(&slot));
+                told.is_ok()
+            }
+        })
+        .await;
     }
 
     /// Says good-bye to every anchor, once the last acks are answered.
     pub async fn leave(&self) {
-        let mut leaving = JoinSet::new();
-        for session in self.sessions.clone() {
-            leaving.spawn(async move {
-                let was_up = session.connected().is_some();
-                drop(timeout(Duration::from_secs(2), session.flush()).await);
-                session.leave().await;
-                was_up
-            });
-        }
-        gather(leaving, |was_up| was_up.then_some(STRAGGLERS)).await;
+        self.tell(|session| async move {
+            drop(timeout(Duration::from_secs(2), session.flush()).await);
+            session.leave().await;
+            true
+        })
+        .await;
     }
 
-    /// The sessions that are up.
-    fn connected(&self) -> impl Iterator<Item = Session> {
-        let up = |session: &&Session| session.connected().is_some();
-        self.sessions.iter().filter(up).cloned()
+    /// Tells something to all anchors whose sessions are up, and waits until they have heard it: one of them, and those
+    /// that take little longer. One that is silent anyway is waited for if there is no other.
+    async fn tell<T>(&self, tell: impl Fn(Session) -> T)
+    where
+        T: Future<Output = bool> + Send + 'static,
+    {
+        let sessions = self.sessions.iter();
+        let up = sessions.filter(|session| session.connected().is_some());
+        let (silent, mut awaited): (Vec<Session>, Vec<Session>) =
+            up.cloned().partition(Session::is_silent);
+        if awaited.is_empty() {
+            awaited = silent;
+        } else {
+            for session in silent {
+                tokio::spawn(tell(session));
+            }
+        }
+        let mut telling = JoinSet::new();
+        for session in awaited {
+            telling.spawn(tell(session));
+        }
+        gather(telling, |has_heard| has_heard.then_some(STRAGGLERS)).await;
     }
 
     /// Removes drafts that nobody will seal: those of this node's own, which a process left that is gone, and

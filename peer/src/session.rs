@@ -13,7 +13,7 @@ mod link;
 
 use crate::{
     config::AnchorConfig, failure::Failure, identity::Identity, known_anchors::KnownAnchors,
-    store::Slot, store::Store,
+    store::Slot, store::Store, stragglers::STRAGGLERS,
 };
 use acks::Acks;
 use anchorage_manifest::{
@@ -110,6 +110,7 @@ pub struct Session {
     pub anchor: AnchorConfig,
     commands: mpsc::UnboundedSender<Command>,
     state: watch::Receiver<State>,
+    silent_since: watch::Receiver<Option<Instant>>,
     listen: watch::Receiver<Option<Listen>>,
 }
 
@@ -136,6 +137,7 @@ impl Session {
     pub fn start(anchor: AnchorConfig, ground: Arc<Ground>) -> Self {
         let (commands, orders) = mpsc::unbounded_channel();
         let (told, state) = watch::channel(State::Connecting);
+        let (silent_since, silence) = watch::channel(None);
         let listen = ground.listen.clone();
         let driver = Driver {
             anchor: anchor.clone(),
@@ -143,7 +145,7 @@ impl Session {
             ground,
             state: told,
             requests: BTreeMap::new(),
-            silent_since: None,
+            silent_since,
             next_id: 1,
             acks: Acks::default(),
         };
@@ -152,6 +154,7 @@ impl Session {
             anchor,
             commands,
             state,
+            silent_since: silence,
             listen,
         }
     }
@@ -167,6 +170,12 @@ impl Session {
             State::Connected { anchor, .. } => Some(anchor),
             State::Connecting | State::Failed(_) => None,
         }
+    }
+
+    /// Whether the anchor owes answers and says nothing for longer than it is worth waiting for, if there are others.
+    pub fn is_silent(&self) -> bool {
+        let since = *self.silent_since.borrow();
+        since.is_some_and(|since| since.elapsed() >= STRAGGLERS)
     }
 
     /// Waits until the session is up, and has joined if the node serves; or until an attempt failed.
@@ -282,7 +291,7 @@ struct Driver {
     state: watch::Sender<State>,
     requests: BTreeMap<u32, Waiting>,
     /// Since when the anchor owes answers and has said nothing.
-    silent_since: Option<Instant>,
+    silent_since: watch::Sender<Option<Instant>>,
     next_id: u32,
     acks: Acks,
 }
@@ -332,14 +341,15 @@ impl Driver {
         orders: &mut mpsc::UnboundedReceiver<Command>,
     ) -> Result<()> {
         self.listen.mark_unchanged();
-        self.silent_since = None;
+        self.heard();
         let mut heartbeat = self.enter(&mut link).await?;
         self.resume(&mut link).await?;
         let mut beat = Instant::now() + heartbeat;
         loop {
             let mut joins = false;
             let due = self.acks.due();
-            let lost = self.silent_since.map(|since| since + REPLY_DEADLINE);
+            let silent_since = *self.silent_since.borrow();
+            let lost = silent_since.map(|since| since + REPLY_DEADLINE);
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(Command::Leave { done }) => {
@@ -351,7 +361,7 @@ impl Driver {
                     Some(order) => self.take(order, &mut link).await?,
                 },
                 frame = link.receive() => {
-                    self.silent_since = None;
+                    self.heard();
                     match frame? {
                         Frame::Reply { id, reply } => {
                             // The anchor has given this node up, after a pause perhaps.
@@ -532,8 +542,15 @@ impl Driver {
     async fn send(&mut self, link: &mut Link, request: Request, waiting: Waiting) -> Result<()> {
         let id = self.id();
         self.requests.insert(id, waiting);
-        self.silent_since.get_or_insert_with(Instant::now);
+        self.silent_since
+            .send_if_modified(|since| since.replace(since.unwrap_or_else(Instant::now)).is_none());
         link.send(id, request).await
+    }
+
+    /// The anchor has said something.
+    fn heard(&self) {
+        self.silent_since
+            .send_if_modified(|since| since.take().is_some());
     }
 
     fn answered(&mut self, id: u32, reply: Reply) {
