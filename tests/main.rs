@@ -24,6 +24,9 @@ mod promises {
     /// A source that lies, stalls, breaks off or talks nonsense costs a re-request, and no more.
     mod liars;
 
+    /// A source that stops, and closes nothing, is noticed and replaced within a second.
+    mod stalls;
+
     /// The manifest is what its publisher signed, or nothing.
     mod forgeries;
 

@@ -12,19 +12,23 @@ use anchorage_manifest::{
     wire::{ALPN_CHUNKS, Answer, Ask},
 };
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
 /// How long connecting, handshake and greeting may take together.
 const DIAL_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long they usually take at most: after that it is tried a second time, beside the first. Behind one address there
+/// may be several processes, of which one has stopped.
+const SECOND_AFTER: Duration = Duration::from_millis(400);
+
 /// How long a list may take.
 const LIST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Connects to a source and greets it. It must prove that it is the node it is said to be.
 pub async fn dial(identity: &Identity, source: Source) -> Result<Stream> {
-    let dialling = async {
+    let once = || async {
         let stream = TcpStream::connect(source.address).await?;
         stream.set_nodelay(true)?;
         let config = tls::client_config(identity, ALPN_CHUNKS, Some(source.node))?;
@@ -46,6 +50,24 @@ pub async fn dial(identity: &Identity, source: Source) -> Result<Stream> {
                 Stream::take_over(socket, connection)
             }
             other => Err(unexpected(&other)),
+        }
+    };
+    let dialling = async {
+        let mut first = pin!(once());
+        if let Ok(dialled) = timeout(SECOND_AFTER, &mut first).await {
+            return dialled;
+        }
+        let mut second = pin!(once());
+        // The first that succeeds, or the last that fails.
+        tokio::select! {
+            dialled = &mut first => match dialled {
+                Ok(stream) => Ok(stream),
+                Err(_) => second.await,
+            },
+            dialled = &mut second => match dialled {
+                Ok(stream) => Ok(stream),
+                Err(_) => first.await,
+            },
         }
     };
     let operand = || format!("cannot talk to {}", source.address);

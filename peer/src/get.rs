@@ -33,10 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 use stream::Stream;
-use tokio::{
-    task::{JoinSet, spawn_blocking},
-    time::timeout,
-};
+use tokio::{task::spawn_blocking, time::timeout};
 
 /// How long the anchors may take to hear that all is there.
 const TELLING_DEADLINE: Duration = Duration::from_secs(3);
@@ -192,23 +189,8 @@ async fn fetch_verified(
 
 /// Tells the anchors that the node has all of it, and flushes the file to the disk when there is time.
 async fn finish(node: &Arc<Node>, slot: &Arc<Slot>) {
-    // The announcement does not wait for the acks to be answered, nor one anchor for another.
-    let telling = async {
-        let mut telling = JoinSet::new();
-        for session in node.sessions.clone() {
-            if session.connected().is_some() {
-                let slot = slot.clone();
-                telling.spawn(async move {
-                    tokio::join!(session.flush(), async {
-                        drop(session.announce(&slot).await);
-                    });
-                });
-            }
-        }
-        while telling.join_next().await.is_some() {}
-    };
     // The next connection tells what this one could not.
-    drop(timeout(TELLING_DEADLINE, telling).await);
+    drop(timeout(TELLING_DEADLINE, node.tell_whole(slot)).await);
     let slot = slot.clone();
     // A file that could not be flushed stays in doubt until it was: that is what the doubt is for.
     spawn_blocking(move || drop(slot.settle()));

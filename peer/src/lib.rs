@@ -25,6 +25,7 @@ pub mod serve;
 pub mod session;
 mod sha256;
 pub mod store;
+mod stragglers;
 pub mod time;
 pub mod tls;
 pub mod verify;

@@ -6,6 +6,7 @@ use crate::{
     failure::{Exit, Failure},
     node::Node,
     session::{Session, unexpected},
+    stragglers::{STRAGGLERS, gather},
 };
 use anchorage_manifest::{
     Content, ContentId, Draft, Have, Holder, Name, Release, SignedRelease, Source,
@@ -14,10 +15,20 @@ use anchorage_manifest::{
 };
 use anyhow::{Result, anyhow};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 
-/// How long one source may take for a list before the next is asked as well.
-const IMPATIENCE: Duration = Duration::from_secs(2);
+/// How long the other anchors are waited for once one has said that it does not know.
+const OTHERS: Duration = Duration::from_secs(2);
+
+/// How long one source may take to say a word before the next is asked for the list as well.
+const IMPATIENCE: Duration = Duration::from_millis(500);
+
+/// How long one that has said a word may take for a list.
+const LIST_IMPATIENCE: Duration = Duration::from_secs(2);
 
 /// What there is to say of a publisher whose release does not hold together.
 pub const SELF_CONTRADICTION: &str = "the publisher has made a release that contradicts itself";
@@ -35,16 +46,78 @@ pub async fn ask(anchors: &[&Session], request: &Request) -> Vec<(Session, Resul
     asking.join_all().await
 }
 
-/// The newest release of a name, its signature verified; none if no anchor knows the name.
+/// Asks several anchors the same; what each answered who did so soon enough. An anchor that knows an answer lets the
+/// others be waited for a little; one that does not, a little more. One that is silent anyway is asked if there is no
+/// other.
+async fn ask_quickly(
+    anchors: &[&Session],
+    request: &Request,
+    is_answer: impl Fn(&Reply) -> bool,
+) -> Vec<(Session, Result<Reply>)> {
+    let mut asking = JoinSet::new();
+    let is_any_live = anchors.iter().any(|session| !session.is_silent());
+    for &session in anchors {
+        if is_any_live && session.is_silent() {
+            continue;
+        }
+        let (session, request) = (session.clone(), request.clone());
+        asking.spawn(async move {
+            let reply = session.request(request).await;
+            (session, reply)
+        });
+    }
+    let mut replies = gather(asking, |(_, reply)| match reply {
+        Ok(reply) if is_answer(reply) => Some(STRAGGLERS),
+        Ok(_) => Some(OTHERS),
+        Err(_) => None,
+    })
+    .await;
+    for &session in anchors {
+        let id = session.anchor.id;
+        if replies.iter().all(|(other, _)| other.anchor.id != id) {
+            let address = &session.anchor.address;
+            let silent = anyhow!("anchor {id} at {address} does not answer");
+            replies.push((session.clone(), Err(silent)));
+        }
+    }
+    replies
+}
+
+/// The newest release of a name, its signature verified; none if no anchor knows the name. An anchor that is much
+/// slower than the others is not waited for.
 pub async fn find(
     anchors: &[&Session],
+    name: &Name,
+    events: &Events,
+) -> Result<Option<SignedRelease>, Failure> {
+    let request = Request::Resolve { name: name.clone() };
+    let is_answer = |reply: &Reply| matches!(reply, Reply::Resolved { .. });
+    newest(
+        ask_quickly(anchors, &request, is_answer).await,
+        name,
+        events,
+    )
+}
+
+/// The same, whoever of the anchors knows it: for the publisher, whose next release is to be newer.
+pub async fn find_anywhere(
+    anchors: &[&Session],
+    name: &Name,
+    events: &Events,
+) -> Result<Option<SignedRelease>, Failure> {
+    let request = Request::Resolve { name: name.clone() };
+    newest(ask(anchors, &request).await, name, events)
+}
+
+fn newest(
+    replies: Vec<(Session, Result<Reply>)>,
     name: &Name,
     events: &Events,
 ) -> Result<Option<SignedRelease>, Failure> {
     let mut newest: Option<SignedRelease> = None;
     let mut forged = None;
     let mut silent = None;
-    for (session, reply) in ask(anchors, &Request::Resolve { name: name.clone() }).await {
+    for (session, reply) in replies {
         let at = |error: anyhow::Error| {
             error.context(format!(
                 "anchor {} at {}",
@@ -106,7 +179,8 @@ pub fn unknown(name: &Name) -> Failure {
 /// The drafts of a name that anchors know; none at all if no anchor answers.
 pub async fn drafts(anchors: &[&Session], name: &Name) -> Option<Vec<Draft>> {
     let mut drafts = None;
-    for (_, reply) in ask(anchors, &Request::FindDraft { name: name.clone() }).await {
+    let request = Request::FindDraft { name: name.clone() };
+    for (_, reply) in ask_quickly(anchors, &request, |_| true).await {
         match reply {
             Ok(Reply::Drafted { draft }) if draft.name == *name => {
                 drafts.get_or_insert_with(Vec::new).push(draft);
@@ -153,7 +227,7 @@ pub async fn holders(anchors: &[&Session], content: ContentId) -> Vec<Holder> {
 /// Other nodes that are said to hold something of a content, now; the anchors tell of changes from then on.
 pub async fn sources(node: &Node, anchors: &[&Session], content: ContentId) -> Vec<Source> {
     let mut sources: Vec<Source> = Vec::new();
-    for (_, reply) in ask(anchors, &Request::Watch { content }).await {
+    for (_, reply) in ask_quickly(anchors, &Request::Watch { content }, |_| true).await {
         if let Ok(Reply::Watching { sources: more }) = reply {
             for source in more.into_iter().map(|source| node.reachable(source)) {
                 if source.node != node.identity.id() && !sources.contains(&source) {
@@ -215,14 +289,17 @@ async fn fetch_list(node: &Arc<Node>, content: ContentId, sources: Vec<Source>) 
         .filter(|source| source.node != node.identity.id())
         .map(|source| node.reachable(source));
     let mut asking = JoinSet::new();
+    let (spoke, mut spoken) = mpsc::unbounded_channel();
     let mut last = anyhow!("no node is known to have it");
     loop {
         let next = sources.next();
         let is_last = next.is_none();
         if let Some(source) = next {
-            let node = node.clone();
+            let (node, spoke) = (node.clone(), spoke.clone());
             asking.spawn(async move {
                 let mut stream = node.dial(source).await?;
+                // Whoever has the list already listens no more.
+                let _ = spoke.send(());
                 let list = dial::get_list(&mut stream, content).await;
                 if list.is_ok() {
                     node.idle.give(source, stream);
@@ -230,17 +307,27 @@ async fn fetch_list(node: &Arc<Node>, content: ContentId, sources: Vec<Source>) 
                 list.map_err(|error| error.context(source.address.to_string()))
             });
         }
-        let patience = if is_last {
+        let mut patience = if is_last {
             Duration::from_secs(3600)
         } else {
             IMPATIENCE
         };
-        match timeout(patience, asking.join_next()).await {
-            Ok(Some(Ok(Ok(content)))) => return Ok(content),
-            Ok(Some(Ok(Err(error)))) => last = error,
-            Ok(Some(Err(error))) => last = error.into(),
-            Ok(None) if is_last => return Err(last),
-            Ok(None) | Err(_) => {}
+        loop {
+            let deadline = Instant::now() + patience;
+            tokio::select! {
+                joined = timeout_at(deadline, asking.join_next()) => match joined {
+                    Ok(Some(Ok(Ok(content)))) => return Ok(content),
+                    Ok(Some(Ok(Err(error)))) => last = error,
+                    Ok(Some(Err(error))) => last = error.into(),
+                    Ok(None) if is_last => return Err(last),
+                    Ok(None) | Err(_) => {}
+                },
+                Some(()) = spoken.recv() => {
+                    patience = patience.max(LIST_IMPATIENCE);
+                    continue;
+                }
+            }
+            break;
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     serve::{INCOMING_SIZE_MAX, Server, Share, Traffic},
     session::{Ground, Listen, News, Session, State},
     store::{Slot, Store},
+    stragglers::{STRAGGLERS, gather},
     tls,
 };
 use anchorage_manifest::{ContentId, NodeId, Source, wire::ALPN_CHUNKS, wire::Push, wire::Request};
@@ -36,9 +37,6 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Connections that a peer serves at the same time.
 const CONNECTIONS_MAX: usize = 1_024;
-
-/// How long slower anchors are waited for once one is up.
-const STRAGGLERS: Duration = Duration::from_millis(500);
 
 /// How long a second attempt to reach an anchor may be away.
 const SECOND_ATTEMPT: Duration = Duration::from_millis(250);
@@ -181,21 +179,9 @@ impl Node {
         for session in self.sessions.clone() {
             settling.spawn(async move { session.settled().await });
         }
-        let mut up = false;
-        while !up {
-            match settling.join_next().await {
-                Some(Ok(State::Connected { .. })) => up = true,
-                Some(_) => {}
-                None => break,
-            }
-        }
-        drop(
-            timeout(STRAGGLERS, async {
-                while settling.join_next().await.is_some() {}
-            })
-            .await,
-        );
-        up
+        let is_up = |state: &State| matches!(state, State::Connected { .. });
+        let settled = gather(settling, |state| is_up(state).then_some(STRAGGLERS)).await;
+        settled.iter().any(is_up)
     }
 
     /// Where others reach this node: as an anchor lists it, else as it listens.
@@ -236,38 +222,71 @@ impl Node {
             .any(|anchor| anchor.node == node)
     }
 
-    /// Tells the anchors all that the node has of a content. One that is down now is told when it is back.
-    pub async fn announce(&self, slot: &Slot) {
-        for session in self
-            .sessions
-            .iter()
-            .filter(|session| session.connected().is_some())
-        {
-            drop(session.announce(slot).await);
-        }
+    /// Tells the anchors all that the node has of a content. One that is down now, or stopped, is told when it is
+    /// back.
+    pub async fn announce(&self, slot: &Arc<Slot>) {
+        self.tell(|session| {
+            let slot = slot.clone();
+            async move { session.announce(&slot).await.is_ok() }
+        })
+        .await;
     }
 
     /// Tells the anchors that the node has nothing of a content. One that is down now never hears that it had.
     pub async fn withdraw(&self, content: ContentId) {
-        for session in self
-            .sessions
-            .iter()
-            .filter(|session| session.connected().is_some())
-        {
-            drop(session.request(Request::Withdraw { content }).await);
-        }
+        self.tell(|session| async move {
+            let told = session.request(Request::Withdraw { content }).await;
+            told.is_ok()
+        })
+        .await;
+    }
+
+    /// Tells the anchors all that the node has of a content that is whole now, and waits until the acks of it are
+    /// answered.
+    pub(crate) async fn tell_whole(&self, slot: &Arc<Slot>) {
+        self.tell(|session| {
+            let slot = slot.clone();
+            // The announcement does not wait for the acks to be answered.
+            async move {
+                let ((), told) = tokio::join!(session.flush(), session.announce(&slot));
+                told.is_ok()
+            }
+        })
+        .await;
     }
 
     /// Says good-bye to every anchor, once the last acks are answered.
     pub async fn leave(&self) {
-        let mut leaving = JoinSet::new();
-        for session in self.sessions.clone() {
-            leaving.spawn(async move {
-                drop(timeout(Duration::from_secs(2), session.flush()).await);
-                session.leave().await;
-            });
+        self.tell(|session| async move {
+            drop(timeout(Duration::from_secs(2), session.flush()).await);
+            session.leave().await;
+            true
+        })
+        .await;
+    }
+
+    /// Tells something to all anchors whose sessions are up, and waits until they have heard it: one of them, and those
+    /// that take little longer. One that is silent anyway is waited for if there is no other.
+    async fn tell<T>(&self, tell: impl Fn(Session) -> T)
+    where
+        T: Future<Output = bool> + Send + 'static,
+    {
+        let sessions = self.sessions.iter();
+        let up = sessions.filter(|session| session.connected().is_some());
+        let (silent, mut awaited): (Vec<Session>, Vec<Session>) =
+            up.cloned().partition(Session::is_silent);
+        if awaited.is_empty() {
+            awaited = silent;
+        } else {
+            for session in silent {
+                tokio::spawn(tell(session));
+            }
         }
-        while leaving.join_next().await.is_some() {}
+        let mut telling = JoinSet::new();
+        for session in awaited {
+            telling.spawn(tell(session));
+        }
+        gather(telling, |has_heard| has_heard.then_some(STRAGGLERS)).await;
     }
 
     /// Removes drafts that nobody will seal: those of this node's own, which a process left that is gone, and

@@ -157,7 +157,7 @@ async fn sign(
 ) -> Result<(SignedRelease, bool), Failure> {
     let publisher = node.identity.id();
     let mut version = 1;
-    if let Some(signed) = lookup::find(anchors, name, events).await? {
+    if let Some(signed) = lookup::find_anywhere(anchors, name, events).await? {
         let old = signed.unverified();
         if old.publisher != publisher {
             return Err(taken(name, old.publisher));

@@ -24,14 +24,19 @@ mod wanted;
 use crate::time::Time;
 use anchorage_manifest::{Bitmap, Geometry};
 use source::Source;
-use std::{collections::BTreeMap, mem, time::Duration};
+use std::{collections::BTreeMap, mem, ops::RangeInclusive, time::Duration};
 use wanted::Wanted;
 
 /// A connection to a source, numbered by the driver.
 pub type SourceId = u64;
 
-/// A source that owes chunks and sent no byte for so long has stalled: others may take its work.
-const STALL: Duration = Duration::from_secs(1);
+/// A source that owes chunks and is silent for so many times as long as it usually is, within bounds, has stalled: others
+/// may take its work, if they have nothing else to do. The upper bound holds for a new one, too.
+const STALL: (u32, RangeInclusive<Duration>) = (3, ms(300)..=ms(750));
+
+/// Where nobody sends anything, a source that is silent for so many times as long as it usually is, and so long at least,
+/// is dialled again: behind one address there may be several processes, of which one has stopped.
+const AGAIN: (u32, Duration) = (4, ms(500));
 
 /// A source that has stalled for so long is given up.
 const GIVE_UP: Duration = Duration::from_secs(10);
@@ -44,10 +49,13 @@ const CHOSEN_AT_FIRST: u32 = 16;
 
 /// What an exhausted source gave out last is in somebody's hands: it is not asked for it again for so long at least, and
 /// for so many times as long as a chunk takes to come.
-const HOLD: (Duration, u32) = (Duration::from_millis(250), 3);
+const HOLD: (Duration, u32) = (ms(250), 3);
 
-/// How often stalls and rates are looked at.
-const TICK: Duration = Duration::from_millis(250);
+/// Who waits for what others are about to have, waits no longer than this if nothing comes from anybody.
+const QUIET: Duration = ms(250);
+
+/// How often rates are looked at, and stalls at least.
+const TICK: Duration = ms(250);
 
 /// What has happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +91,9 @@ pub enum Action {
     Any(SourceId),
     /// Take a request back; the chunk may come all the same.
     Cancel(SourceId, u32),
+    /// Dial a source's node once more, beside the connection that is there: it sends nothing, and neither does anybody
+    /// else.
+    Again(SourceId),
     /// Hang up on a source: it sends nothing.
     Drop(SourceId),
     /// Hang up on a source and never ask its node again: it sent what is not the chunk.
@@ -109,7 +120,13 @@ pub struct Scheduler {
     exhausted: Time,
     /// Time from asking for a chunk by index to having it, smoothed.
     takes: Duration,
+    /// When bytes last came from anybody.
+    heard: Time,
     ticked: Time,
+    /// When rates were last looked at.
+    measured: Time,
+    /// When a source will have stalled that owes something, as far as was known at the last tick.
+    stalls_at: Option<Time>,
     rng: fastrand::Rng,
     /// Who is to be given something to do; empty between events, kept for its memory.
     open: Vec<SourceId>,
@@ -138,7 +155,10 @@ impl Scheduler {
             chosen: 0,
             exhausted: Time::default(),
             takes: Duration::ZERO,
+            heard: Time::default(),
             ticked: Time::default(),
+            measured: Time::default(),
+            stalls_at: None,
             rng: fastrand::Rng::with_seed(seed),
             open: Vec::new(),
         }
@@ -194,10 +214,15 @@ impl Scheduler {
 
     /// When [`Event::Tick`] is due.
     pub fn deadline(&self) -> Option<Time> {
-        let tick = self.ticked + TICK;
+        if self.is_done() {
+            return None;
+        }
         let held_until = self.exhausted + self.hold();
         let is_held = held_until > self.ticked;
-        (!self.is_done()).then(|| if is_held { tick.min(held_until) } else { tick })
+        let quiet_at = is_held.then_some(self.heard + QUIET);
+        let others = [is_held.then_some(held_until), quiet_at, self.stalls_at];
+        let others = others.into_iter().flatten().filter(|&at| at > self.ticked);
+        others.chain([self.ticked + TICK]).min()
     }
 
     /// Whether every chunk is stored.
@@ -239,6 +264,8 @@ impl Scheduler {
             if have.is_full() {
                 self.origins.push(id);
             }
+            // It may bring what somebody waits for.
+            self.heard = now;
             let source = Source::new(have, now);
             self.partial += usize::from(!source.have.is_full());
             self.sources.insert(id, source);
@@ -298,6 +325,7 @@ impl Scheduler {
             return Touched::Nobody;
         };
         source.receive(now, bytes);
+        self.heard = now;
         if source.has_room(self.geometry.chunk_size()) {
             Touched::One(id)
         } else {
@@ -383,11 +411,17 @@ impl Scheduler {
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Action>) {
-        let seconds = now.since(self.ticked).as_secs_f64().max(0.001);
         self.ticked = now;
+        let elapsed = now.since(self.measured);
+        if elapsed >= TICK {
+            self.measured = now;
+            let seconds = elapsed.as_secs_f64();
+            self.sources
+                .values_mut()
+                .for_each(|source| source.measure(seconds));
+        }
         let mut given_up = Vec::new();
-        for (&id, source) in &mut self.sources {
-            source.measure(seconds);
+        for (&id, source) in &self.sources {
             if !source.owed.is_empty() && now.since(source.heard) >= GIVE_UP {
                 given_up.push(id);
             }
@@ -396,6 +430,22 @@ impl Scheduler {
             self.gone(id);
             out.push(Action::Drop(id));
         }
+        let chunk_size = self.geometry.chunk_size();
+        // Where a whole chunk waits to be stored, it is this node that is slow.
+        let says_nothing = |source: &Source| {
+            !source.is_busy() || source.is_silent(now) && !source.has_come(chunk_size)
+        };
+        if self.sources.values().all(says_nothing) {
+            for (&id, source) in &mut self.sources {
+                if source.is_worth_another(now) {
+                    source.is_dialled_again = true;
+                    out.push(Action::Again(id));
+                }
+            }
+        }
+        let busy = self.sources.values().filter(|source| source.is_busy());
+        let stalls = busy.flat_map(Source::stalls_at);
+        self.stalls_at = stalls.filter(|&at| at > now).min();
     }
 
     /// Gives every open source as much to do as it can take, one chunk each in turn.
@@ -422,14 +472,14 @@ impl Scheduler {
         let chunk_size = self.geometry.chunk_size();
         let others_fetch = self.partial > 0;
         let is_wise = others_fetch || self.chosen < CHOSEN_AT_FIRST;
-        if source.chooses() && is_wise && source.may_choose(chunk_size) && self.may_ask_any() {
+        if source.chooses() && is_wise && source.may_choose(chunk_size) && self.may_ask_any(now) {
             self.ask_any(now, id);
             return Some(Action::Any(id));
         }
         if !source.has_room(chunk_size) {
             return None;
         }
-        if source.is_origin && self.is_choosing(now) {
+        if source.is_origin && self.choosing(now) > 0 {
             return None;
         }
         let index = self
@@ -444,16 +494,30 @@ impl Scheduler {
         HOLD.0.max(self.takes * HOLD.1)
     }
 
-    /// Whether there is something to choose that is not about to be chosen.
-    fn may_ask_any(&self) -> bool {
-        let origins = self.origins.iter().map(|id| &self.sources[id]);
-        origins.map(|source| source.owed_any).sum::<u32>() < self.wanted.count()
+    /// Whether what an exhausted source gave out last may still come from elsewhere: not from an origin that is silent,
+    /// nor from anybody when all are.
+    fn is_held(&self, now: Time, since: Time) -> bool {
+        let mut origins = self.origins.iter().map(|id| &self.sources[id]);
+        now.since(since) < self.hold()
+            && !self.is_quiet(now)
+            && !origins.any(|source| source.is_silent(now))
     }
 
-    /// Whether some source is about to choose: what is asked of an origin meanwhile might come twice.
-    fn is_choosing(&self, now: Time) -> bool {
-        let mut origins = self.origins.iter().map(|id| &self.sources[id]);
-        origins.any(|source| source.owed_any > 0 && now.since(source.heard) < STALL)
+    /// Whether nothing comes from anybody.
+    fn is_quiet(&self, now: Time) -> bool {
+        now.since(self.heard) >= QUIET
+    }
+
+    /// Whether there is something to choose that is not about to be chosen.
+    fn may_ask_any(&self, now: Time) -> bool {
+        self.choosing(now) < self.wanted.count()
+    }
+
+    /// How many chunks are about to be chosen: one of them that is asked of an origin meanwhile might come twice.
+    fn choosing(&self, now: Time) -> u32 {
+        let origins = self.origins.iter().map(|id| &self.sources[id]);
+        let live = origins.filter(|source| !source.is_silent(now));
+        live.map(|source| source.owed_any).sum()
     }
 
     fn ask_any(&mut self, now: Time, id: SourceId) {
@@ -482,7 +546,7 @@ impl Scheduler {
         }
         let source = self.sources.get(&id)?;
         let copies_max = match source.exhausted {
-            Some(since) if now.since(since) < self.hold() => return None,
+            Some(since) if self.is_held(now, since) => return None,
             _ if source.is_origin => self.origins.len(),
             _ => usize::MAX,
         };
@@ -493,11 +557,9 @@ impl Scheduler {
     /// who would take longest, what it was asked for last.
     fn steal(&self, now: Time, thief: SourceId) -> Option<u32> {
         let source = self.sources.get(&thief)?;
-        // Somebody who owes something himself has no time to rob others.
-        if source.is_busy() {
-            return None;
-        }
-        let wait = |victim: &Source| victim.wait(now, source.rate);
+        // Somebody who owes something himself has no time to rob others, unless they send nothing at all.
+        let rate = source.rate.filter(|_| !source.is_busy());
+        let wait = |victim: &Source| victim.wait(now, rate);
         let others = |index: u32| {
             let owe = self.sources.values().filter(move |other| other.owes(index));
             owe.map(wait).fold(f64::INFINITY, f64::min)
@@ -517,6 +579,10 @@ impl Scheduler {
         }
         best.map(|(_, index)| index)
     }
+}
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
 }
 
 fn size_of(geometry: Geometry, index: u32) -> u64 {

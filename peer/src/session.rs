@@ -13,14 +13,14 @@ mod link;
 
 use crate::{
     config::AnchorConfig, failure::Failure, identity::Identity, known_anchors::KnownAnchors,
-    store::Slot, store::Store,
+    store::Slot, store::Store, stragglers::STRAGGLERS,
 };
 use acks::Acks;
 use anchorage_manifest::{
     ContentId, NodeId, Source,
     wire::{Push, Refusal, Reply, Request},
 };
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use link::{Frame, Link};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -28,7 +28,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
-/// How long an answer may take, a broken connection included.
+/// How long an answer may take, a broken connection included; an anchor that owes some and says nothing for so long is
+/// not there, whatever its kernel says.
 const REPLY_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Pause between heartbeats of a node that has not joined: it only keeps the connection from idling.
@@ -109,6 +110,7 @@ pub struct Session {
     pub anchor: AnchorConfig,
     commands: mpsc::UnboundedSender<Command>,
     state: watch::Receiver<State>,
+    silent_since: watch::Receiver<Option<Instant>>,
     listen: watch::Receiver<Option<Listen>>,
 }
 
@@ -135,6 +137,7 @@ impl Session {
     pub fn start(anchor: AnchorConfig, ground: Arc<Ground>) -> Self {
         let (commands, orders) = mpsc::unbounded_channel();
         let (told, state) = watch::channel(State::Connecting);
+        let (silent_since, silence) = watch::channel(None);
         let listen = ground.listen.clone();
         let driver = Driver {
             anchor: anchor.clone(),
@@ -142,6 +145,7 @@ impl Session {
             ground,
             state: told,
             requests: BTreeMap::new(),
+            silent_since,
             next_id: 1,
             acks: Acks::default(),
         };
@@ -150,6 +154,7 @@ impl Session {
             anchor,
             commands,
             state,
+            silent_since: silence,
             listen,
         }
     }
@@ -165,6 +170,12 @@ impl Session {
             State::Connected { anchor, .. } => Some(anchor),
             State::Connecting | State::Failed(_) => None,
         }
+    }
+
+    /// Whether the anchor owes answers and says nothing for longer than it is worth waiting for, if there are others.
+    pub fn is_silent(&self) -> bool {
+        let since = *self.silent_since.borrow();
+        since.is_some_and(|since| since.elapsed() >= STRAGGLERS)
     }
 
     /// Waits until the session is up, and has joined if the node serves; or until an attempt failed.
@@ -279,6 +290,8 @@ struct Driver {
     listen: watch::Receiver<Option<Listen>>,
     state: watch::Sender<State>,
     requests: BTreeMap<u32, Waiting>,
+    /// Since when the anchor owes answers and has said nothing.
+    silent_since: watch::Sender<Option<Instant>>,
     next_id: u32,
     acks: Acks,
 }
@@ -328,12 +341,15 @@ impl Driver {
         orders: &mut mpsc::UnboundedReceiver<Command>,
     ) -> Result<()> {
         self.listen.mark_unchanged();
+        self.heard();
         let mut heartbeat = self.enter(&mut link).await?;
         self.resume(&mut link).await?;
         let mut beat = Instant::now() + heartbeat;
         loop {
             let mut joins = false;
             let due = self.acks.due();
+            let silent_since = *self.silent_since.borrow();
+            let lost = silent_since.map(|since| since + REPLY_DEADLINE);
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(Command::Leave { done }) => {
@@ -344,16 +360,19 @@ impl Driver {
                     None => return self.leave(&mut link).await,
                     Some(order) => self.take(order, &mut link).await?,
                 },
-                frame = link.receive() => match frame? {
-                    Frame::Reply { id, reply } => {
-                        // The anchor has given this node up, after a pause perhaps.
-                        let is_lost = reply == NOT_JOINED && self.listen.borrow().is_some();
-                        joins = is_lost;
-                        self.answered(id, reply);
+                frame = link.receive() => {
+                    self.heard();
+                    match frame? {
+                        Frame::Reply { id, reply } => {
+                            // The anchor has given this node up, after a pause perhaps.
+                            let is_lost = reply == NOT_JOINED && self.listen.borrow().is_some();
+                            joins = is_lost;
+                            self.answered(id, reply);
+                        }
+                        Frame::Push(Push::Reannounce) => joins = true,
+                        Frame::Push(push) => self.tell(News::Push(push)),
                     }
-                    Frame::Push(Push::Reannounce) => joins = true,
-                    Frame::Push(push) => self.tell(News::Push(push)),
-                },
+                }
                 changed = self.listen.changed() => {
                     changed.context("the node is gone")?;
                     joins = true;
@@ -364,6 +383,9 @@ impl Driver {
                 }
                 () = async { sleep_until(due.expect("guarded")).await }, if due.is_some() => {
                     self.send_acks(&mut link).await?;
+                }
+                () = async { sleep_until(lost.expect("guarded")).await }, if lost.is_some() => {
+                    bail!("no answer for {} s", REPLY_DEADLINE.as_secs());
                 }
             }
             if joins {
@@ -520,7 +542,15 @@ impl Driver {
     async fn send(&mut self, link: &mut Link, request: Request, waiting: Waiting) -> Result<()> {
         let id = self.id();
         self.requests.insert(id, waiting);
+        self.silent_since
+            .send_if_modified(|since| since.replace(since.unwrap_or_else(Instant::now)).is_none());
         link.send(id, request).await
+    }
+
+    /// The anchor has said something.
+    fn heard(&self) {
+        self.silent_since
+            .send_if_modified(|since| since.take().is_some());
     }
 
     fn answered(&mut self, id: u32, reply: Reply) {

@@ -26,6 +26,8 @@ pub(crate) enum Case {
     Stalled,
     /// Two anchors have the file, each a share of its own to give out first
     TwoAnchors,
+    /// The same, and the second stops sending at half, and closes nothing
+    StalledAnchor,
 }
 
 /// What happens to a host when the getters are at half.
@@ -100,12 +102,18 @@ impl Scenario {
             counts: true,
             ..anchor
         };
-        let anchors = if case == Case::TwoAnchors { 2 } else { 1 };
+        let anchors = match case {
+            Case::TwoAnchors | Case::StalledAnchor => 2,
+            _ => 1,
+        };
         let mut hosts = vec![anchor; anchors];
         hosts.resize(anchors + getters as usize, getter);
+        if case == Case::StalledAnchor {
+            hosts[1].fate = Fate::Stalls;
+        }
         let (all, last) = (&mut hosts[anchors..], getters as usize - 1);
         match case {
-            Case::AllAtOnce | Case::TwoAnchors => {}
+            Case::AllAtOnce | Case::TwoAnchors | Case::StalledAnchor => {}
             Case::SlowHalf => all.iter_mut().step_by(2).for_each(|host| host.up /= 5),
             Case::Late => hosts.push(Host {
                 fate: Fate::Starts,
@@ -163,7 +171,8 @@ impl Scenario {
     /// not count, lacks none.
     fn minimum(&self, lacking: &[u64]) -> f64 {
         let hosts = || self.hosts.iter().zip(lacking);
-        let alive = || hosts().filter(|(host, _)| host.counts || host.is_anchor);
+        let stays = |host: &Host| host.is_anchor && host.fate == Fate::Stays;
+        let alive = || hosts().filter(|(host, _)| host.counts || stays(host));
         let anchors: u64 = alive()
             .filter(|(host, _)| host.is_anchor)
             .map(|(host, _)| host.up)

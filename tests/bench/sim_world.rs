@@ -312,6 +312,8 @@ impl World {
                 Action::Get(id, index) => (id, Some(Item::Chunk(index))),
                 Action::Any(id) => (id, Some(Item::Any)),
                 Action::Cancel(id, index) => (id, Some(Item::Cancel(index))),
+                // Nodes are not dialled again here.
+                Action::Again(_) => continue,
                 Action::Drop(id) | Action::Blame(id, _) => (id, None),
             };
             let link = usize::try_from(id).expect("a connection's number");

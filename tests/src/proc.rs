@@ -81,11 +81,20 @@ pub fn descriptors(pid: u32) -> Result<usize> {
 
 /// Bytes that a process has handed to `write` and its kin.
 pub fn written(pid: u32) -> Result<u64> {
+    counted(pid, "wchar: ")
+}
+
+/// Bytes that a process has got from `read` and its kin.
+pub fn read(pid: u32) -> Result<u64> {
+    counted(pid, "rchar: ")
+}
+
+fn counted(pid: u32, what: &str) -> Result<u64> {
     let path = PathBuf::from(format!("/proc/{pid}/io"));
     let text = fs::read_to_string(&path).with_context(|| format!("process {pid} is gone"))?;
     text.lines()
-        .find_map(|line| line.strip_prefix("wchar: ")?.parse().ok())
-        .context("the kernel does not count written bytes")
+        .find_map(|line| line.strip_prefix(what)?.parse().ok())
+        .context("the kernel does not count bytes")
 }
 
 /// Whether this very process is still there and has not ended.

@@ -312,6 +312,11 @@ impl Fetch {
                     self.order(id, Command::Any);
                 }
                 Action::Cancel(id, index) => self.order(id, Command::Cancel(index)),
+                Action::Again(id) => {
+                    if let Some(link) = self.links.get(&id) {
+                        self.sources.again(id, link.source.node);
+                    }
+                }
                 Action::Drop(id) => self.hang_up(id),
                 Action::Blame(id, chunk) => {
                     if let Some(Source { node, address }) =

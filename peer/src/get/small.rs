@@ -14,16 +14,20 @@ use anyhow::{Context as _, Result, ensure};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    task::JoinSet,
     time::timeout,
 };
 
 /// Most bytes of a small file.
 const SIZE_MAX: u64 = 64 << 10;
 
-/// Sources that are asked, one after the other.
+/// Sources that are asked, the second if the first is slow or fails.
 const TRIES: usize = 2;
 
-/// How long one of them may take.
+/// How long the first may take before the second is asked as well.
+const IMPATIENCE: Duration = Duration::from_millis(300);
+
+/// How long they may take together.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A small file that matches its hashes.
@@ -51,12 +55,24 @@ pub(super) async fn fetch(
         .incoming
         .acquire_many(u32::try_from(size).expect("it is small"))
         .await;
-    for source in sources.into_iter().take(TRIES) {
-        if let Ok(Ok(small)) = timeout(PATIENCE, fetch_from(node, source, release)).await {
-            return Some(small);
+    let fetching = async {
+        let mut sources = sources.into_iter().take(TRIES);
+        let mut asking = JoinSet::new();
+        loop {
+            let next = sources.next();
+            let patience = if next.is_some() { IMPATIENCE } else { PATIENCE };
+            if let Some(source) = next {
+                let (node, release) = (node.clone(), release.clone());
+                asking.spawn(async move { fetch_from(&node, source, &release).await });
+            }
+            match timeout(patience, asking.join_next()).await {
+                Ok(Some(Ok(Ok(small)))) => return Some(small),
+                Ok(None) => return None,
+                Ok(Some(_)) | Err(_) => {}
+            }
         }
-    }
-    None
+    };
+    timeout(PATIENCE, fetching).await.ok().flatten()
 }
 
 async fn fetch_from(node: &Arc<Node>, source: Source, release: &Release) -> Result<Small> {

@@ -137,6 +137,16 @@ impl Sources {
         }
     }
 
+    /// A connection is silent: its node is to be dialled once more, beside it.
+    pub(super) fn again(&mut self, id: SourceId, node: NodeId) {
+        if let Some(entry) = self.nodes.get_mut(&node)
+            && entry.link == Some(id)
+        {
+            entry.link = None;
+            self.next.insert(node);
+        }
+    }
+
     /// A connection ended.
     pub(super) fn down(&mut self, id: SourceId, node: NodeId, now: Time) {
         if let Some(entry) = self.nodes.get_mut(&node) {

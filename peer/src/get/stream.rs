@@ -139,10 +139,12 @@ impl Stream<'_> {
         };
         // A fetch that is over need not know.
         drop(rename.send(whole.clone()));
-        self.node.announce(&whole).await;
-        let sha256 = match sha256 {
-            Some(sha256) => sha256,
-            None => fetching.await?,
+        let announcing = self.node.announce(&whole);
+        let sha256 = if let Some(sha256) = sha256 {
+            announcing.await;
+            sha256
+        } else {
+            tokio::join!(fetching, announcing).0?
         };
         Ok((signed.clone(), whole, sha256))
     }

@@ -1,6 +1,6 @@
 //! What the scheduler knows of one source: what it has, what it owes, how fast it is.
 
-use super::{SLOWER, STALL};
+use super::{AGAIN, SLOWER, STALL};
 use crate::time::Time;
 use anchorage_manifest::Bitmap;
 use std::time::Duration;
@@ -10,6 +10,9 @@ const AHEAD: Duration = Duration::from_millis(250);
 
 /// Most of the delay of a source's answers that counts.
 const DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// How long a new source is believed to be silent at times; less and less as it proves better.
+const SILENCE_NEW: Duration = Duration::from_millis(250);
 
 /// Bytes that a new source is given ahead; as many again as it delivers, until its rate is known.
 const AHEAD_SIZE_NEW: u64 = 64 << 10;
@@ -45,6 +48,10 @@ pub(super) struct Source {
     pub(super) rate: Option<f64>,
     pub(super) bytes_since_tick: u64,
     pub(super) heard: Time,
+    /// The longest that it was silent while it owed something, lately; none until something came.
+    silence: Option<Duration>,
+    /// Whether its node was dialled again for the silence that it keeps now.
+    pub(super) is_dialled_again: bool,
     /// Least time from a request to the begin of its answer.
     delay: Option<Duration>,
 }
@@ -71,13 +78,50 @@ impl Source {
             rate: None,
             bytes_since_tick: 0,
             heard: now,
+            silence: None,
+            is_dialled_again: false,
             delay: None,
         }
     }
 
     /// Whether it owes something and is silent.
     pub(super) fn has_stalled(&self, now: Time) -> bool {
-        !self.owed.is_empty() && now.since(self.heard) >= STALL
+        !self.owed.is_empty() && self.is_silent(now)
+    }
+
+    /// Whether it is to send something and is silent for longer than it usually is.
+    pub(super) fn is_silent(&self, now: Time) -> bool {
+        self.is_busy() && now.since(self.heard) >= self.patience()
+    }
+
+    /// Whether it is silent for so long that another connection to its node might be better.
+    pub(super) fn is_worth_another(&self, now: Time) -> bool {
+        let patience = self.patience_with_all();
+        self.is_busy()
+            && !self.is_dialled_again
+            && patience.is_some_and(|patience| now.since(self.heard) >= patience)
+    }
+
+    /// When it will be silent for too long, if it remains so.
+    pub(super) fn stalls_at(&self) -> impl Iterator<Item = Time> {
+        let patiences = [Some(self.patience()), self.patience_with_all()];
+        let heard = self.heard;
+        patiences
+            .into_iter()
+            .flatten()
+            .map(move |patience| heard + patience)
+    }
+
+    fn patience(&self) -> Duration {
+        let (times, bounds) = STALL;
+        let most = *bounds.end();
+        let usual = self.silence.unwrap_or(SILENCE_NEW) * times;
+        usual.clamp(*bounds.start(), most)
+    }
+
+    fn patience_with_all(&self) -> Option<Duration> {
+        let (times, least) = AGAIN;
+        self.silence.map(|silence| least.max(silence * times))
     }
 
     /// Whether it owes something.
@@ -128,9 +172,19 @@ impl Source {
 
     /// Bytes of what it owes have come.
     pub(super) fn receive(&mut self, now: Time, bytes: u64) {
+        if self.is_busy() {
+            let usual = self.silence.unwrap_or(SILENCE_NEW);
+            self.silence = Some(usual.max(now.since(self.heard)));
+        }
         self.heard = now;
+        self.is_dialled_again = false;
         self.bytes_since_tick += bytes;
         self.arrived = (self.arrived + bytes).min(self.owed_bytes);
+    }
+
+    /// Whether a whole chunk came that is not stored yet.
+    pub(super) fn has_come(&self, chunk_size: u32) -> bool {
+        self.arrived > 0 && self.arrived >= self.owed_bytes.min(chunk_size.into())
     }
 
     /// Whether it may have chunks that nobody has.
@@ -144,6 +198,7 @@ impl Source {
             let rate = self.bytes_since_tick as f64 / seconds;
             self.rate = Some(self.rate.map_or(rate, |old| old.mul_add(0.5, rate * 0.5)));
             self.bytes_since_tick = 0;
+            self.silence = self.silence.map(|longest| longest * 7 / 8);
         }
     }
 

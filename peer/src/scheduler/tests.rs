@@ -72,11 +72,12 @@ fn a_source_that_stalls_is_robbed_and_then_dropped() {
     out.clear();
     join(&mut subject, ms(10), 2, &Bitmap::full(2), &mut out);
     assert_eq!(out, [], "nothing is asked twice without need");
-    subject.handle(ms(1000), Event::Tick, &mut out);
-    let robbed = gets(&out);
-    assert_eq!(robbed.len(), 1);
-    assert_eq!(robbed[0].0, 2);
-    out.clear();
+    let robbed = tick_until(&mut subject, ms(0), ms(800));
+    let robbed: Vec<_> = robbed
+        .iter()
+        .flat_map(|(_, action)| gets(&[*action]))
+        .collect();
+    assert!(matches!(robbed[..], [(2, _), (2, _)]), "{robbed:?}");
     subject.handle(ms(1001), Event::Stored(2, robbed[0].1), &mut out);
     assert!(out.contains(&Action::Cancel(1, robbed[0].1)), "{out:?}");
     out.clear();
@@ -165,6 +166,160 @@ fn a_slow_source_is_asked_for_the_next_chunk_when_the_last_is_on_its_way() {
     assert_eq!(gets(&out).len(), 1);
 }
 
+/// Ticks whenever it is due; what was done, and when.
+fn tick_until(subject: &mut Scheduler, from: Time, until: Time) -> Vec<(Time, Action)> {
+    let mut done = Vec::new();
+    let mut now = from;
+    let mut out = Vec::new();
+    while let Some(deadline) = subject.deadline().filter(|&deadline| deadline <= until) {
+        now = deadline.max(now);
+        subject.handle(now, Event::Tick, &mut out);
+        done.extend(out.drain(..).map(|action| (now, action)));
+    }
+    done
+}
+
+/// Answers every request of `sources`, one every `pace`, until `until`; what was asked of others. Chunks chosen are the
+/// first that are wanted.
+fn deliver(
+    subject: &mut Scheduler,
+    sources: &[SourceId],
+    asked: &mut Vec<Action>,
+    times: std::ops::Range<u64>,
+    pace: usize,
+) {
+    let size = u64::from(CHUNK);
+    for now in times.step_by(pace).map(ms) {
+        for &id in sources {
+            let of_it = |action: &Action| match *action {
+                Action::Get(from, _) | Action::Any(from) => from == id,
+                _ => false,
+            };
+            let Some(place) = asked.iter().position(of_it) else {
+                continue;
+            };
+            let index = match asked.remove(place) {
+                Action::Get(_, index) => Some(index),
+                _ => subject.wanted.first(),
+            };
+            let Some(index) = index else {
+                subject.handle(now, Event::Exhausted(id), asked);
+                continue;
+            };
+            subject.handle(now, Event::Chosen(id, index), asked);
+            subject.handle(now, Event::Received(id, size), asked);
+            subject.handle(now, Event::Stored(id, index), asked);
+        }
+        if subject.deadline().is_some_and(|deadline| deadline <= now) {
+            subject.handle(now, Event::Tick, asked);
+        }
+    }
+}
+
+#[test]
+fn an_origin_that_stalls_is_replaced_by_another_within_a_second() {
+    for is_exhausted in [false, true] {
+        let mut subject = scheduler(200);
+        let mut asked = Vec::new();
+        // Others fetch as well, so that origins choose.
+        subject.handle(ms(0), Event::Bitmap(3, Bitmap::empty(200)), &mut asked);
+        subject.handle(ms(0), Event::Bitmap(1, Bitmap::full(200)), &mut asked);
+        subject.handle(ms(0), Event::Bitmap(2, Bitmap::full(200)), &mut asked);
+        deliver(&mut subject, &[1, 2], &mut asked, 0..500, 10);
+        assert!(subject.sources[&2].is_busy());
+        // Chunks take long to come from others: what is exhausted is held for long.
+        subject.takes = Duration::from_secs(1);
+        if is_exhausted {
+            let is_any = |action: &Action| *action == Action::Any(1);
+            while let Some(place) = asked.iter().position(is_any) {
+                asked.remove(place);
+                subject.handle(ms(500), Event::Exhausted(1), &mut asked);
+            }
+            assert!(
+                !subject.sources[&1].is_busy(),
+                "it waits for what others get"
+            );
+        }
+        // The second stops here. The first is asked for all that is left.
+        let mut stops = Vec::new();
+        let mut last = ms(500);
+        for begin in (500..4000).step_by(10) {
+            let before = subject.missing_count();
+            deliver(&mut subject, &[1], &mut asked, begin..begin + 10, 10);
+            if subject.missing_count() < before {
+                stops.push(ms(begin).since(last));
+                last = ms(begin);
+            }
+        }
+        assert!(subject.is_done(), "{} missing", subject.missing_count());
+        let longest = stops.into_iter().max().expect("some came");
+        assert!(longest < Duration::from_secs(1), "{longest:?}");
+    }
+}
+
+#[test]
+fn what_a_stopped_source_owes_is_had_within_a_second_when_nothing_else_is_left() {
+    let mut subject = scheduler(40);
+    let mut asked = Vec::new();
+    join(&mut subject, ms(0), 1, &Bitmap::full(40), &mut asked);
+    join(&mut subject, ms(0), 2, &Bitmap::full(40), &mut asked);
+    deliver(&mut subject, &[1, 2], &mut asked, 0..100, 10);
+    deliver(&mut subject, &[1], &mut asked, 100..1100, 10);
+    assert!(subject.is_done(), "{} missing", subject.missing_count());
+}
+
+#[test]
+fn the_only_source_is_dialled_again_when_it_stalls() {
+    let mut subject = scheduler(1000);
+    let mut asked = Vec::new();
+    join(&mut subject, ms(0), 1, &Bitmap::full(1000), &mut asked);
+    deliver(&mut subject, &[1], &mut asked, 0..510, 10);
+    let last = ms(500);
+    let done = tick_until(&mut subject, ms(510), ms(9_000));
+    let again: Vec<_> = done
+        .iter()
+        .filter(|(_, action)| *action == Action::Again(1))
+        .collect();
+    assert_eq!(again.len(), 1, "once: {done:?}");
+    assert!(again[0].0.since(last) < Duration::from_secs(1), "{again:?}");
+    // What it owes is asked of the other connection at once.
+    let mut out = Vec::new();
+    join(&mut subject, ms(9_000), 2, &Bitmap::full(1000), &mut out);
+    assert!(!gets(&out).is_empty());
+}
+
+#[test]
+fn a_source_that_is_slow_and_alive_is_neither_dialled_again_nor_given_up() {
+    let mut subject = scheduler(100);
+    let mut out = Vec::new();
+    join(&mut subject, ms(0), 1, &Bitmap::full(100), &mut out);
+    for now in (0..20_000).step_by(10).map(ms) {
+        if now.0 % 600_000 == 0 {
+            subject.handle(now, Event::Received(1, 16_384), &mut out);
+        }
+        if subject.deadline().is_some_and(|deadline| deadline <= now) {
+            subject.handle(now, Event::Tick, &mut out);
+        }
+    }
+    let others: Vec<_> = out
+        .iter()
+        .filter(|action| !matches!(action, Action::Get(..) | Action::Any(_)))
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
+#[test]
+fn a_slow_disk_is_no_stall() {
+    let mut subject = scheduler(100);
+    let mut asked = Vec::new();
+    join(&mut subject, ms(0), 1, &Bitmap::full(100), &mut asked);
+    deliver(&mut subject, &[1], &mut asked, 0..100, 10);
+    // A chunk has come, and is not stored.
+    subject.handle(ms(110), Event::Received(1, CHUNK.into()), &mut asked);
+    let done = tick_until(&mut subject, ms(110), ms(5_000));
+    assert_eq!(done, []);
+}
+
 /// What a fake source does with a request.
 #[derive(Clone, Copy, Debug)]
 enum Mood {
@@ -216,7 +371,10 @@ proptest! {
                 let (id, chosen) = match action {
                     Action::Get(id, index) => (id, Some(index)),
                     Action::Any(id) => (id, None),
-                    Action::Cancel(..) | Action::Drop(_) | Action::Blame(..) => continue,
+                    Action::Again(_)
+                    | Action::Cancel(..)
+                    | Action::Drop(_)
+                    | Action::Blame(..) => continue,
                 };
                 let mood = moods[usize::try_from(id).expect("few")];
                 let index = match (chosen, subject.wanted.first(), mood) {
