@@ -7,6 +7,7 @@
 //! N·F/(u_origin + Σ u_i))`, and stands beside 1 + ⌊log2 N⌋/M, what M chunks need among N equal lines at least
 //! (Mundinger, Weber and Weiss, 2008).
 
+mod sim_calendar;
 mod sim_lines;
 mod sim_node;
 mod sim_scenario;

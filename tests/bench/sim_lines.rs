@@ -195,8 +195,7 @@ impl World {
     /// Nothing more is sent on a connection.
     pub(crate) fn clear(&mut self, link: Link) {
         let connection = &mut self.connections[link];
-        connection.queue.clear();
-        connection.buffer.clear();
+        (connection.queue, connection.buffer) = Default::default();
         connection.buffered = 0;
         let source = connection.source;
         self.nodes[source].flows.retain(|&flow| flow != link);

@@ -9,6 +9,7 @@
 //! Not simulated: loss, the way TCP finds its rate, processors, disks, and nodes that are dialled again.
 
 use crate::{
+    sim_calendar::Calendar,
     sim_node::{Connection, Item, Link, Node, NodeNumber, What},
     sim_scenario::{Fate, Outcome, SECOND, Scenario},
 };
@@ -19,12 +20,7 @@ use anchorage_peer::{
     time::Time,
 };
 use sha2::{Digest as _, Sha256};
-use std::{
-    cmp::{Ordering, Reverse},
-    collections::BinaryHeap,
-    mem,
-    rc::Rc,
-};
+use std::{mem, rc::Rc};
 
 /// Nodes that a getter asks, the anchors included.
 const LINKS_MAX: usize = 24;
@@ -45,8 +41,7 @@ pub(crate) struct World {
     /// Bytes that a line sends at a time.
     pub(crate) piece: u32,
     pub(crate) now: u64,
-    sequence: u64,
-    heap: BinaryHeap<Reverse<Entry>>,
+    calendar: Calendar,
     pub(crate) nodes: Vec<Node>,
     pub(crate) connections: Vec<Connection>,
     anchors: usize,
@@ -62,33 +57,6 @@ pub(crate) struct World {
     unfinished: usize,
 }
 
-/// Something that will happen; what was planned first is first among what happens at the same time.
-struct Entry {
-    time: u64,
-    sequence: u64,
-    what: What,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.time, self.sequence).cmp(&(other.time, other.sequence))
-    }
-}
-
 /// Runs a scenario until all who count have everything, or `patience` nanoseconds. The same scenario gives the
 /// same outcome.
 pub(crate) fn run(scenario: &Scenario, patience: u64) -> Outcome {
@@ -96,7 +64,7 @@ pub(crate) fn run(scenario: &Scenario, patience: u64) -> Outcome {
     let mut digest = Sha256::new();
     let mut events = 0;
     while world.unfinished > 0
-        && let Some(Reverse(Entry { time, what, .. })) = world.heap.pop()
+        && let Some((time, what)) = world.calendar.next()
         && time <= patience
     {
         world.now = time;
@@ -139,8 +107,7 @@ impl World {
             latency: scenario.latency,
             piece: piece_size(geometry),
             now: 0,
-            sequence: 0,
-            heap: BinaryHeap::new(),
+            calendar: Calendar::new(),
             connections: Vec::new(),
             anchors,
             holders: Vec::new(),
@@ -164,12 +131,7 @@ impl World {
     }
 
     pub(crate) fn at(&mut self, time: u64, what: What) {
-        self.sequence += 1;
-        self.heap.push(Reverse(Entry {
-            time,
-            sequence: self.sequence,
-            what,
-        }));
+        self.calendar.plan(time, what);
     }
 
     fn happen(&mut self, what: What) {
@@ -257,11 +219,10 @@ impl World {
         if self.nodes[node].finished.is_some() || self.nodes[node].is_dead {
             return;
         }
-        let links = self.nodes[node].asks.iter();
-        let mut links: Vec<Link> = links
-            .copied()
-            .filter(|&link| !self.connections[link].closed)
-            .collect();
+        let connections = &self.connections;
+        let asks = &mut self.nodes[node].asks;
+        asks.retain(|&link| !connections[link].closed);
+        let mut links = asks.clone();
         let mut new = self.holders[self.looked[node]..].to_vec();
         let known = self.anchors + self.looked[node];
         self.looked[node] += new.len();
@@ -392,16 +353,25 @@ impl World {
     }
 
     fn news(&mut self, node: NodeNumber) {
-        let news: Rc<[u32]> = mem::take(&mut self.nodes[node].news).into();
+        let connections = &self.connections;
+        let Node {
+            news,
+            asks,
+            asked_by,
+            ..
+        } = &mut self.nodes[node];
+        asks.retain(|&link| !connections[link].closed);
+        asked_by.retain(|&link| !connections[link].closed);
+        let news: Rc<[u32]> = mem::take(news).into();
         for place in 0..self.nodes[node].asked_by.len() {
             let link = self.nodes[node].asked_by[place];
-            if self.connections[link].is_up && !self.connections[link].closed {
+            if self.connections[link].is_up {
                 self.say_to_asker(link, What::NewsOfSource(link, news.clone()));
             }
         }
         for place in 0..self.nodes[node].asks.len() {
             let link = self.nodes[node].asks[place];
-            if self.connections[link].chooses && !self.connections[link].closed {
+            if self.connections[link].chooses {
                 self.say_to_source(link, What::NewsOfAsker(link, news.clone()));
             }
         }
