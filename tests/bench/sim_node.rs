@@ -48,6 +48,17 @@ pub(crate) enum Item {
     Cancel(u32),
 }
 
+/// A chunk that a connection has begun to send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sending {
+    pub(crate) index: u32,
+    /// Bytes that are not on the line yet.
+    pub(crate) left: u32,
+    /// Its number on the connection.
+    pub(crate) serial: u32,
+    pub(crate) has_slot: bool,
+}
+
 /// A part of a chunk on a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
@@ -83,23 +94,17 @@ pub(crate) struct Node {
 }
 
 /// One node asks another.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "four things that have nothing to do with one another"
-)]
 pub(crate) struct Connection {
     pub(crate) asker: NodeNumber,
     pub(crate) source: NodeNumber,
     pub(crate) queue: VecDeque<Item>,
     /// What it waits for a slot for.
     pub(crate) waiting: Option<Item>,
-    /// Chunks that are being sent: index, and bytes left.
-    pub(crate) buffer: VecDeque<(u32, u32)>,
+    /// Chunks that are being sent.
+    pub(crate) buffer: VecDeque<Sending>,
     /// Bytes of them that have not left the host.
     pub(crate) buffered: u32,
-    /// Whether the last of them has a slot.
-    pub(crate) holds_slot: bool,
-    /// How many chunks had one so far.
+    /// How many chunks were granted a slot so far.
     pub(crate) serial: u32,
     /// Pieces between the two lines.
     pub(crate) on_the_way: u32,
@@ -151,7 +156,6 @@ impl Connection {
             waiting: None,
             buffer: VecDeque::new(),
             buffered: 0,
-            holds_slot: false,
             serial: 0,
             on_the_way: 0,
             chooses: false,
