@@ -17,7 +17,7 @@ use anchorage_manifest::Geometry;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum as _};
 use serde_json::{Value, json};
-use sim_scenario::{Case, Outcome, SECOND, Scenario};
+use sim_scenario::{Case, Outcome, SECOND, STEP, Scenario};
 use std::{
     io::{Write as _, stdout},
     path::PathBuf,
@@ -122,6 +122,7 @@ fn row(arguments: &Arguments, row: Row, runs: &mut Vec<Value>) -> Result<String>
             "case": name, "getters": getters, "chunks": chunks, "seed": seed,
             "ratio": ratios.last(), "origin": origin.last(), "makespan_s": makespan, "least_s": least,
             "events": outcome.events, "finished_ns": outcome.finished, "sent": outcome.sent,
+            "step_ns": STEP, "received": outcome.received,
             "digest": outcome.digest,
         }));
         digest.get_or_insert(outcome.digest);

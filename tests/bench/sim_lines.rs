@@ -7,6 +7,7 @@
 
 use crate::{
     sim_node::{Connection, Item, Link, NodeNumber, Piece, Sending, What},
+    sim_scenario::STEP,
     sim_world::{World, duration},
 };
 use anchorage_peer::scheduler::Event;
@@ -259,6 +260,11 @@ impl World {
         let Connection { asker, source, .. } = self.connections[link];
         self.connections[link].on_the_way -= 1;
         self.nodes[asker].received += u64::from(piece.size);
+        let step = usize::try_from(self.now / STEP).expect("few steps");
+        if self.received.len() <= step {
+            self.received.resize(step + 1, 0);
+        }
+        self.received[step] += u64::from(piece.size);
         let (id, index) = (link as u64, piece.index);
         if piece.is_first {
             self.tell(link, Event::Chosen(id, index));

@@ -54,6 +54,8 @@ pub(crate) struct World {
     /// Chunks that the getters lack before they are at half; none left when they are.
     until_half: u64,
     half: Option<(u64, Vec<u64>)>,
+    /// Bytes that came in each step.
+    pub(crate) received: Vec<u64>,
     unfinished: usize,
 }
 
@@ -82,6 +84,7 @@ pub(crate) fn run(scenario: &Scenario, patience: u64) -> Outcome {
         finished: world.nodes.iter().map(|node| node.finished).collect(),
         half: world.half,
         sent: world.nodes.iter().map(|node| node.sent).collect(),
+        received: world.received,
         events,
         digest: Hash(digest.finalize().into()),
     }
@@ -115,6 +118,7 @@ impl World {
             actions: Vec::new(),
             until_half: 0,
             half: None,
+            received: Vec::new(),
             unfinished: scenario.hosts.iter().filter(|host| host.counts).count(),
             nodes,
             rng,
