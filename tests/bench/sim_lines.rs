@@ -6,7 +6,7 @@
 //! a second.
 
 use crate::{
-    sim_node::{Connection, Item, Link, NodeNumber, Piece, Sending, What},
+    sim_node::{Connection, Holding, Item, Link, NodeNumber, Piece, Sending, What},
     sim_scenario::STEP,
     sim_world::{World, duration},
 };
@@ -153,10 +153,17 @@ impl World {
                     index,
                     left: extent.size,
                     serial,
-                    has_slot: true,
                 });
                 connection.buffered += extent.size;
-                self.at(self.now + SLOT_PATIENCE, What::Patience(link, serial));
+                let until = self.now + SLOT_PATIENCE;
+                node.holding.push(Holding {
+                    link,
+                    serial,
+                    until,
+                });
+                if !mem::replace(&mut node.is_patient, true) {
+                    self.at(until, What::Patience(source));
+                }
                 self.pump(source);
                 self.serve(link);
                 return true;
@@ -173,14 +180,18 @@ impl World {
         false
     }
 
-    /// A chunk has had its slot for so long that it is the receiver who is slow.
-    pub(crate) fn lose_patience(&mut self, link: Link, serial: u32) {
-        let connection = &mut self.connections[link];
-        let mut sending = connection.buffer.iter_mut();
-        if let Some(chunk) = sending.find(|chunk| chunk.serial == serial)
-            && mem::take(&mut chunk.has_slot)
-        {
-            let source = connection.source;
+    /// The chunks that have had their slots for so long that it is the receivers who are slow give them back.
+    pub(crate) fn lose_patience(&mut self, source: NodeNumber) {
+        let (node, now) = (&mut self.nodes[source], self.now);
+        let before = node.holding.len();
+        node.holding.retain(|holding| holding.until > now);
+        let late = before - node.holding.len();
+        let next = node.holding.iter().map(|holding| holding.until).min();
+        node.is_patient = next.is_some();
+        if let Some(next) = next {
+            self.at(next, What::Patience(source));
+        }
+        for _ in 0..late {
             self.give_back(source);
         }
     }
@@ -189,11 +200,14 @@ impl World {
     pub(crate) fn clear(&mut self, link: Link) {
         let connection = &mut self.connections[link];
         connection.queue = VecDeque::new();
-        let buffer = mem::take(&mut connection.buffer);
+        connection.buffer = VecDeque::new();
         connection.buffered = 0;
         let source = connection.source;
-        self.nodes[source].flows.retain(|&flow| flow != link);
-        for _ in buffer.iter().filter(|chunk| chunk.has_slot) {
+        let node = &mut self.nodes[source];
+        node.flows.retain(|&flow| flow != link);
+        let before = node.holding.len();
+        node.holding.retain(|holding| holding.link != link);
+        for _ in node.holding.len()..before {
             self.give_back(source);
         }
     }
@@ -224,10 +238,14 @@ impl World {
             is_last: chunk.left == size,
         };
         chunk.left -= size;
-        let gives_back = piece.is_last && chunk.has_slot;
+        let serial = chunk.serial;
+        let before = node.holding.len();
         if piece.is_last {
             connection.buffer.pop_front();
+            let is_it = |holding: &Holding| (holding.link, holding.serial) == (link, serial);
+            node.holding.retain(|holding| !is_it(holding));
         }
+        let gives_back = node.holding.len() < before;
         node.sending = Some((link, piece));
         node.sent += u64::from(size);
         let time = self.now + duration(size.into(), node.host.up);

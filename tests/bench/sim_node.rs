@@ -30,8 +30,8 @@ pub(crate) enum What {
     Exhausted(Link),
     Missing(Link, u32),
     Broken(Link),
-    /// A chunk has had its slot for so long that it gives it back.
-    Patience(Link, u32),
+    /// A chunk of a node may have had its slot for so long that it gives it back.
+    Patience(NodeNumber),
     PieceSent(NodeNumber),
     PieceCame(Link, Piece),
     News(NodeNumber),
@@ -56,7 +56,16 @@ pub(crate) struct Sending {
     pub(crate) left: u32,
     /// Its number on the connection.
     pub(crate) serial: u32,
-    pub(crate) has_slot: bool,
+}
+
+/// A chunk that has a slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holding {
+    pub(crate) link: Link,
+    /// Its number on the connection.
+    pub(crate) serial: u32,
+    /// When it gives the slot back at the latest.
+    pub(crate) until: u64,
 }
 
 /// A part of a chunk on a line.
@@ -69,6 +78,10 @@ pub(crate) struct Piece {
 }
 
 /// A host with its lines, and the node on it.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four things that have nothing to do with one another"
+)]
 pub(crate) struct Node {
     pub(crate) host: Host,
     /// None for an anchor.
@@ -76,6 +89,10 @@ pub(crate) struct Node {
     pub(crate) have: Bitmap,
     pub(crate) audience: Audience,
     pub(crate) slots: Slots<Link>,
+    /// Who has a slot.
+    pub(crate) holding: Vec<Holding>,
+    /// Whether it will be looked who has one for too long.
+    pub(crate) is_patient: bool,
     /// Connections with something in their buffers.
     pub(crate) flows: VecDeque<Link>,
     pub(crate) sending: Option<(Link, Piece)>,
@@ -129,6 +146,8 @@ impl Node {
             audience: Audience::new(have.len(), share),
             have,
             slots: Slots::default(),
+            holding: Vec::new(),
+            is_patient: false,
             flows: VecDeque::new(),
             sending: None,
             down_free: 0,
@@ -191,7 +210,7 @@ impl What {
             Self::News(node) => (14, node, 0),
             Self::Listed(node) => (15, node, 0),
             Self::Tick(node) => (16, node, 0),
-            Self::Patience(link, serial) => (17, link, serial.into()),
+            Self::Patience(node) => (17, node, 0),
         }
     }
 }

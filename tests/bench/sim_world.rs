@@ -165,7 +165,7 @@ impl World {
             What::Missing(link, index) => self.tell(link, Event::Missing(link as u64, index)),
             What::Broken(link) => self.close(link),
             What::Asked(link, item) => self.asked(link, item),
-            What::Patience(link, serial) => self.lose_patience(link, serial),
+            What::Patience(node) => self.lose_patience(node),
             What::PieceSent(node) => self.piece_sent(node),
             What::PieceCame(link, piece) => self.piece_came(link, piece),
             What::News(node) => self.news(node),
