@@ -7,6 +7,7 @@
 //! N·F/(u_origin + Σ u_i))`, and stands beside 1 + ⌊log2 N⌋/M, what M chunks need among N equal lines at least
 //! (Mundinger, Weber and Weiss, 2008).
 
+mod sim_calendar;
 mod sim_lines;
 mod sim_node;
 mod sim_scenario;
@@ -16,7 +17,7 @@ use anchorage_manifest::Geometry;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum as _};
 use serde_json::{Value, json};
-use sim_scenario::{Case, Outcome, SECOND, Scenario};
+use sim_scenario::{Case, Outcome, SECOND, STEP, Scenario};
 use std::{
     io::{Write as _, stdout},
     path::PathBuf,
@@ -121,6 +122,7 @@ fn row(arguments: &Arguments, row: Row, runs: &mut Vec<Value>) -> Result<String>
             "case": name, "getters": getters, "chunks": chunks, "seed": seed,
             "ratio": ratios.last(), "origin": origin.last(), "makespan_s": makespan, "least_s": least,
             "events": outcome.events, "finished_ns": outcome.finished, "sent": outcome.sent,
+            "step_ns": STEP, "received": outcome.received,
             "digest": outcome.digest,
         }));
         digest.get_or_insert(outcome.digest);

@@ -2,16 +2,16 @@
 //!
 //! A line out sends one piece at a time, in turn for each connection that has something in its buffers; a piece then
 //! waits for the receiver's line. Of a connection only so many pieces may be on their way, as a TCP window
-//! allows. A chunk holds its slot until its last byte is in the connection's buffers, as with a real socket.
+//! allows. A chunk holds its slot until its last piece is on the line, as in peer/src/serve/line.rs, or for a quarter of
+//! a second.
 
 use crate::{
-    sim_node::{Connection, Item, Link, NodeNumber, Piece, What},
+    sim_node::{Connection, Holding, Item, Link, NodeNumber, Piece, Sending, What},
+    sim_scenario::STEP,
     sim_world::{World, duration},
 };
 use anchorage_peer::scheduler::Event;
-
-/// Bytes that a connection's buffers take: what was written and has not left the host.
-const BUFFER_SIZE: u32 = 224 << 10;
+use std::{collections::VecDeque, mem};
 
 /// Bytes of one connection that wait in the host's queue, where everything else waits behind them; few, as TCP's small
 /// queues and BBR's pacing keep the rest in the socket.
@@ -20,7 +20,7 @@ const QUEUE_SIZE: u32 = 32 << 10;
 /// Pieces of one connection that may be between the two lines.
 const WINDOW: u32 = 16;
 
-/// Nanoseconds after which a chunk gives its slot back, written or not.
+/// Nanoseconds after which a chunk gives its slot back, sent or not.
 const SLOT_PATIENCE: u64 = 250_000_000;
 
 impl World {
@@ -88,10 +88,10 @@ impl World {
         }
     }
 
-    /// Gets in line for a slot, if there is something to send and no chunk of this connection has one.
+    /// Gets in line for a slot, if there is something to send and this connection is not in line yet.
     fn serve(&mut self, link: Link) {
         let connection = &mut self.connections[link];
-        if connection.waiting.is_some() || connection.holds_slot || connection.closed {
+        if connection.waiting.is_some() || connection.closed {
             return;
         }
         connection.waiting = connection.queue.pop_front();
@@ -148,14 +148,25 @@ impl World {
                 if connection.buffered == 0 {
                     node.flows.push_back(link);
                 }
-                connection.buffer.push_back((index, extent.size));
-                connection.buffered += extent.size;
-                connection.holds_slot = true;
                 connection.serial += 1;
                 let (serial, source) = (connection.serial, connection.source);
-                self.at(self.now + SLOT_PATIENCE, What::Patience(link, serial));
+                connection.buffer.push_back(Sending {
+                    index,
+                    left: extent.size,
+                    serial,
+                });
+                connection.buffered += extent.size;
+                let until = self.now + SLOT_PATIENCE;
+                node.holding.push(Holding {
+                    link,
+                    serial,
+                    until,
+                });
+                if !mem::replace(&mut node.is_patient, true) {
+                    self.at(until, What::Patience(source));
+                }
                 self.pump(source);
-                self.written(link);
+                self.serve(link);
                 return true;
             }
             (Some(index), _) => self.say_to_asker(link, What::Missing(link, index)),
@@ -170,38 +181,34 @@ impl World {
         false
     }
 
-    /// Gives the slot back once all of the chunk is in the buffers.
-    fn written(&mut self, link: Link) {
-        let connection = &mut self.connections[link];
-        if connection.holds_slot && connection.buffered <= BUFFER_SIZE {
-            self.yield_slot(link);
+    /// The chunks that have had their slots for so long that it is the receivers who are slow give them back.
+    pub(crate) fn lose_patience(&mut self, source: NodeNumber) {
+        let (node, now) = (&mut self.nodes[source], self.now);
+        let before = node.holding.len();
+        node.holding.retain(|holding| holding.until > now);
+        let late = before - node.holding.len();
+        let next = node.holding.iter().map(|holding| holding.until).min();
+        node.is_patient = next.is_some();
+        if let Some(next) = next {
+            self.at(next, What::Patience(source));
         }
-    }
-
-    pub(crate) fn lose_patience(&mut self, link: Link, serial: u32) {
-        let connection = &self.connections[link];
-        if connection.holds_slot && connection.serial == serial {
-            self.yield_slot(link);
+        for _ in 0..late {
+            self.give_back(source);
         }
-    }
-
-    fn yield_slot(&mut self, link: Link) {
-        let connection = &mut self.connections[link];
-        connection.holds_slot = false;
-        let source = connection.source;
-        self.serve(link);
-        self.give_back(source);
     }
 
     /// Nothing more is sent on a connection.
     pub(crate) fn clear(&mut self, link: Link) {
         let connection = &mut self.connections[link];
-        connection.queue.clear();
-        connection.buffer.clear();
+        connection.queue = VecDeque::new();
+        connection.buffer = VecDeque::new();
         connection.buffered = 0;
         let source = connection.source;
-        self.nodes[source].flows.retain(|&flow| flow != link);
-        if std::mem::take(&mut self.connections[link].holds_slot) {
+        let node = &mut self.nodes[source];
+        node.flows.retain(|&flow| flow != link);
+        let before = node.holding.len();
+        node.holding.retain(|holding| holding.link != link);
+        for _ in node.holding.len()..before {
             self.give_back(source);
         }
     }
@@ -219,23 +226,34 @@ impl World {
         };
         let link = node.flows.remove(place).expect("found just now");
         let connection = &mut connections[link];
-        let (index, left) = connection.buffer.front_mut().expect("it is in line");
-        let whole = self.geometry.extent(*index).map_or(0, |extent| extent.size);
-        let size = (*left).min(self.piece);
+        let chunk = connection.buffer.front_mut().expect("it is in line");
+        let whole = self
+            .geometry
+            .extent(chunk.index)
+            .map_or(0, |extent| extent.size);
+        let size = chunk.left.min(self.piece);
         let piece = Piece {
-            index: *index,
+            index: chunk.index,
             size,
-            is_first: *left == whole,
-            is_last: *left == size,
+            is_first: chunk.left == whole,
+            is_last: chunk.left == size,
         };
-        *left -= size;
+        chunk.left -= size;
+        let serial = chunk.serial;
+        let before = node.holding.len();
         if piece.is_last {
             connection.buffer.pop_front();
+            let is_it = |holding: &Holding| (holding.link, holding.serial) == (link, serial);
+            node.holding.retain(|holding| !is_it(holding));
         }
+        let gives_back = node.holding.len() < before;
         node.sending = Some((link, piece));
         node.sent += u64::from(size);
         let time = self.now + duration(size.into(), node.host.up);
         self.at(time, What::PieceSent(source));
+        if gives_back {
+            self.give_back(source);
+        }
     }
 
     pub(crate) fn piece_sent(&mut self, source: NodeNumber) {
@@ -253,7 +271,6 @@ impl World {
             receiver.down_free = begin + duration(piece.size.into(), receiver.host.down);
             let time = receiver.down_free + self.latency;
             self.at(time, What::PieceCame(link, piece));
-            self.written(link);
         }
         self.pump(source);
     }
@@ -262,6 +279,11 @@ impl World {
         let Connection { asker, source, .. } = self.connections[link];
         self.connections[link].on_the_way -= 1;
         self.nodes[asker].received += u64::from(piece.size);
+        let step = usize::try_from(self.now / STEP).expect("few steps");
+        if self.received.len() <= step {
+            self.received.resize(step + 1, 0);
+        }
+        self.received[step] += u64::from(piece.size);
         let (id, index) = (link as u64, piece.index);
         if piece.is_first {
             self.tell(link, Event::Chosen(id, index));

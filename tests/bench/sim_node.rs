@@ -30,8 +30,8 @@ pub(crate) enum What {
     Exhausted(Link),
     Missing(Link, u32),
     Broken(Link),
-    /// A chunk has had its slot for so long that it gives it back.
-    Patience(Link, u32),
+    /// A chunk of a node may have had its slot for so long that it gives it back.
+    Patience(NodeNumber),
     PieceSent(NodeNumber),
     PieceCame(Link, Piece),
     News(NodeNumber),
@@ -48,6 +48,26 @@ pub(crate) enum Item {
     Cancel(u32),
 }
 
+/// A chunk that a connection has begun to send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sending {
+    pub(crate) index: u32,
+    /// Bytes that are not on the line yet.
+    pub(crate) left: u32,
+    /// Its number on the connection.
+    pub(crate) serial: u32,
+}
+
+/// A chunk that has a slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holding {
+    pub(crate) link: Link,
+    /// Its number on the connection.
+    pub(crate) serial: u32,
+    /// When it gives the slot back at the latest.
+    pub(crate) until: u64,
+}
+
 /// A part of a chunk on a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
@@ -58,6 +78,10 @@ pub(crate) struct Piece {
 }
 
 /// A host with its lines, and the node on it.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four things that have nothing to do with one another"
+)]
 pub(crate) struct Node {
     pub(crate) host: Host,
     /// None for an anchor.
@@ -65,6 +89,10 @@ pub(crate) struct Node {
     pub(crate) have: Bitmap,
     pub(crate) audience: Audience,
     pub(crate) slots: Slots<Link>,
+    /// Who has a slot.
+    pub(crate) holding: Vec<Holding>,
+    /// Whether it will be looked who has one for too long.
+    pub(crate) is_patient: bool,
     /// Connections with something in their buffers.
     pub(crate) flows: VecDeque<Link>,
     pub(crate) sending: Option<(Link, Piece)>,
@@ -83,23 +111,17 @@ pub(crate) struct Node {
 }
 
 /// One node asks another.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "four things that have nothing to do with one another"
-)]
 pub(crate) struct Connection {
     pub(crate) asker: NodeNumber,
     pub(crate) source: NodeNumber,
     pub(crate) queue: VecDeque<Item>,
     /// What it waits for a slot for.
     pub(crate) waiting: Option<Item>,
-    /// Chunks that are being sent: index, and bytes left.
-    pub(crate) buffer: VecDeque<(u32, u32)>,
+    /// Chunks that are being sent.
+    pub(crate) buffer: VecDeque<Sending>,
     /// Bytes of them that have not left the host.
     pub(crate) buffered: u32,
-    /// Whether the last of them has a slot.
-    pub(crate) holds_slot: bool,
-    /// How many chunks had one so far.
+    /// How many chunks were granted a slot so far.
     pub(crate) serial: u32,
     /// Pieces between the two lines.
     pub(crate) on_the_way: u32,
@@ -124,6 +146,8 @@ impl Node {
             audience: Audience::new(have.len(), share),
             have,
             slots: Slots::default(),
+            holding: Vec::new(),
+            is_patient: false,
             flows: VecDeque::new(),
             sending: None,
             down_free: 0,
@@ -151,7 +175,6 @@ impl Connection {
             waiting: None,
             buffer: VecDeque::new(),
             buffered: 0,
-            holds_slot: false,
             serial: 0,
             on_the_way: 0,
             chooses: false,
@@ -187,7 +210,7 @@ impl What {
             Self::News(node) => (14, node, 0),
             Self::Listed(node) => (15, node, 0),
             Self::Tick(node) => (16, node, 0),
-            Self::Patience(link, serial) => (17, link, serial.into()),
+            Self::Patience(node) => (17, node, 0),
         }
     }
 }

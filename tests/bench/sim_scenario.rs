@@ -9,6 +9,9 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 /// Within so many nanoseconds all getters start.
 const START_SPREAD: u64 = 20_000_000;
 
+/// Nanoseconds of a step in which it is counted what came.
+pub(crate) const STEP: u64 = SECOND / 20;
+
 /// The cases of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Case {
@@ -81,6 +84,8 @@ pub(crate) struct Outcome {
     pub(crate) half: Option<(u64, Vec<u64>)>,
     /// Bytes that each host sent.
     pub(crate) sent: Vec<u64>,
+    /// Bytes that came to all hosts in each [`STEP`].
+    pub(crate) received: Vec<u64>,
     /// Events simulated.
     pub(crate) events: u64,
     /// SHA-256 of all of them in order.

@@ -9,6 +9,7 @@
 //! Not simulated: loss, the way TCP finds its rate, processors, disks, and nodes that are dialled again.
 
 use crate::{
+    sim_calendar::Calendar,
     sim_node::{Connection, Item, Link, Node, NodeNumber, What},
     sim_scenario::{Fate, Outcome, SECOND, Scenario},
 };
@@ -19,12 +20,7 @@ use anchorage_peer::{
     time::Time,
 };
 use sha2::{Digest as _, Sha256};
-use std::{
-    cmp::{Ordering, Reverse},
-    collections::BinaryHeap,
-    mem,
-    rc::Rc,
-};
+use std::{mem, rc::Rc};
 
 /// Nodes that a getter asks, the anchors included.
 const LINKS_MAX: usize = 24;
@@ -45,8 +41,7 @@ pub(crate) struct World {
     /// Bytes that a line sends at a time.
     pub(crate) piece: u32,
     pub(crate) now: u64,
-    sequence: u64,
-    heap: BinaryHeap<Reverse<Entry>>,
+    calendar: Calendar,
     pub(crate) nodes: Vec<Node>,
     pub(crate) connections: Vec<Connection>,
     anchors: usize,
@@ -59,34 +54,9 @@ pub(crate) struct World {
     /// Chunks that the getters lack before they are at half; none left when they are.
     until_half: u64,
     half: Option<(u64, Vec<u64>)>,
+    /// Bytes that came in each step.
+    pub(crate) received: Vec<u64>,
     unfinished: usize,
-}
-
-/// Something that will happen; what was planned first is first among what happens at the same time.
-struct Entry {
-    time: u64,
-    sequence: u64,
-    what: What,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.time, self.sequence).cmp(&(other.time, other.sequence))
-    }
 }
 
 /// Runs a scenario until all who count have everything, or `patience` nanoseconds. The same scenario gives the
@@ -96,7 +66,7 @@ pub(crate) fn run(scenario: &Scenario, patience: u64) -> Outcome {
     let mut digest = Sha256::new();
     let mut events = 0;
     while world.unfinished > 0
-        && let Some(Reverse(Entry { time, what, .. })) = world.heap.pop()
+        && let Some((time, what)) = world.calendar.next()
         && time <= patience
     {
         world.now = time;
@@ -114,6 +84,7 @@ pub(crate) fn run(scenario: &Scenario, patience: u64) -> Outcome {
         finished: world.nodes.iter().map(|node| node.finished).collect(),
         half: world.half,
         sent: world.nodes.iter().map(|node| node.sent).collect(),
+        received: world.received,
         events,
         digest: Hash(digest.finalize().into()),
     }
@@ -139,8 +110,7 @@ impl World {
             latency: scenario.latency,
             piece: piece_size(geometry),
             now: 0,
-            sequence: 0,
-            heap: BinaryHeap::new(),
+            calendar: Calendar::new(),
             connections: Vec::new(),
             anchors,
             holders: Vec::new(),
@@ -148,6 +118,7 @@ impl World {
             actions: Vec::new(),
             until_half: 0,
             half: None,
+            received: Vec::new(),
             unfinished: scenario.hosts.iter().filter(|host| host.counts).count(),
             nodes,
             rng,
@@ -164,12 +135,7 @@ impl World {
     }
 
     pub(crate) fn at(&mut self, time: u64, what: What) {
-        self.sequence += 1;
-        self.heap.push(Reverse(Entry {
-            time,
-            sequence: self.sequence,
-            what,
-        }));
+        self.calendar.plan(time, what);
     }
 
     fn happen(&mut self, what: What) {
@@ -199,7 +165,7 @@ impl World {
             What::Missing(link, index) => self.tell(link, Event::Missing(link as u64, index)),
             What::Broken(link) => self.close(link),
             What::Asked(link, item) => self.asked(link, item),
-            What::Patience(link, serial) => self.lose_patience(link, serial),
+            What::Patience(node) => self.lose_patience(node),
             What::PieceSent(node) => self.piece_sent(node),
             What::PieceCame(link, piece) => self.piece_came(link, piece),
             What::News(node) => self.news(node),
@@ -257,11 +223,10 @@ impl World {
         if self.nodes[node].finished.is_some() || self.nodes[node].is_dead {
             return;
         }
-        let links = self.nodes[node].asks.iter();
-        let mut links: Vec<Link> = links
-            .copied()
-            .filter(|&link| !self.connections[link].closed)
-            .collect();
+        let connections = &self.connections;
+        let asks = &mut self.nodes[node].asks;
+        asks.retain(|&link| !connections[link].closed);
+        let mut links = asks.clone();
         let mut new = self.holders[self.looked[node]..].to_vec();
         let known = self.anchors + self.looked[node];
         self.looked[node] += new.len();
@@ -394,16 +359,25 @@ impl World {
     }
 
     fn news(&mut self, node: NodeNumber) {
-        let news: Rc<[u32]> = mem::take(&mut self.nodes[node].news).into();
+        let connections = &self.connections;
+        let Node {
+            news,
+            asks,
+            asked_by,
+            ..
+        } = &mut self.nodes[node];
+        asks.retain(|&link| !connections[link].closed);
+        asked_by.retain(|&link| !connections[link].closed);
+        let news: Rc<[u32]> = mem::take(news).into();
         for place in 0..self.nodes[node].asked_by.len() {
             let link = self.nodes[node].asked_by[place];
-            if self.connections[link].is_up && !self.connections[link].closed {
+            if self.connections[link].is_up {
                 self.say_to_asker(link, What::NewsOfSource(link, news.clone()));
             }
         }
         for place in 0..self.nodes[node].asks.len() {
             let link = self.nodes[node].asks[place];
-            if self.connections[link].chooses && !self.connections[link].closed {
+            if self.connections[link].chooses {
                 self.say_to_source(link, What::NewsOfAsker(link, news.clone()));
             }
         }
