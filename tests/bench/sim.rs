@@ -52,6 +52,15 @@ struct Arguments {
     /// Microseconds from one node to another
     #[arg(long, default_value_t = 200)]
     latency: u64,
+    /// Milliseconds from a getter's start to its first message
+    #[arg(long, default_value_t = 0)]
+    setup: u64,
+    /// Microseconds of a processor that a chunk costs all its nodes together; none are simulated without this
+    #[arg(long, default_value_t = 0)]
+    chunk_cpu: u64,
+    /// Processors that all nodes share, with --chunk-cpu
+    #[arg(long, default_value_t = 2)]
+    processors: u16,
     /// Seeds of each swarm, from 1 on; the median is shown
     #[arg(long, default_value_t = 3)]
     runs: u32,
@@ -75,6 +84,9 @@ impl Arguments {
         let line = self.rate * 1_000_000 / 8;
         let mut scenario = Scenario::new(row.case, row.getters, geometry, line, seed);
         scenario.latency = self.latency * 1_000;
+        scenario.setup = self.setup * 1_000_000;
+        scenario.chunk_cpu = self.chunk_cpu * 1_000;
+        scenario.processors = self.processors.into();
         Ok(scenario)
     }
 }
@@ -142,7 +154,7 @@ fn row(arguments: &Arguments, row: Row, runs: &mut Vec<Value>) -> Result<String>
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!(
-        arguments.runs > 0 && arguments.rate > 0,
+        arguments.runs > 0 && arguments.rate > 0 && arguments.processors > 0,
         "nothing to simulate"
     );
     ensure!(
@@ -153,8 +165,17 @@ fn main() -> Result<()> {
     writeln!(
         out,
         "benchmark: simulated swarms\nsize: {} MiB\nrate: {} Mbit/s of payload both ways\nlatency: {} µs\n\
+         setup: {} ms\nprocessors: {}\n\
          runs: seeds 1 to {}, medians\n",
-        arguments.size, arguments.rate, arguments.latency, arguments.runs,
+        arguments.size,
+        arguments.rate,
+        arguments.latency,
+        arguments.setup,
+        match arguments.chunk_cpu {
+            0 => "none are simulated".to_owned(),
+            us => format!("{} for all, {us} µs a chunk", arguments.processors),
+        },
+        arguments.runs,
     )?;
     writeln!(
         out,

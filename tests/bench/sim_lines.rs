@@ -289,9 +289,23 @@ impl World {
             self.tell(link, Event::Chosen(id, index));
         }
         self.tell(link, Event::Received(id, piece.size.into()));
-        if piece.is_last && !self.connections[link].closed {
-            self.store(link, index);
+        if piece.is_last {
+            match self.processors.iter_mut().min() {
+                Some(free) => {
+                    *free = self.now.max(*free) + self.chunk_cpu;
+                    let time = *free;
+                    self.at(time, What::Verified(link, index));
+                }
+                None => self.verified(link, index),
+            }
         }
         self.pump(source);
+    }
+
+    /// A chunk that came is the right one.
+    pub(crate) fn verified(&mut self, link: Link, index: u32) {
+        if !self.connections[link].closed {
+            self.store(link, index);
+        }
     }
 }

@@ -34,6 +34,8 @@ pub(crate) enum What {
     Patience(NodeNumber),
     PieceSent(NodeNumber),
     PieceCame(Link, Piece),
+    /// A processor is done with a chunk that came.
+    Verified(Link, u32),
     News(NodeNumber),
     /// The anchors have heard that a node has something.
     Listed(NodeNumber),
@@ -211,6 +213,7 @@ impl What {
             Self::Listed(node) => (15, node, 0),
             Self::Tick(node) => (16, node, 0),
             Self::Patience(node) => (17, node, 0),
+            Self::Verified(link, index) => (18, link, index.into()),
         }
     }
 }

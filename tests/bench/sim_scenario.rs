@@ -69,6 +69,12 @@ pub(crate) struct Scenario {
     pub(crate) hosts: Vec<Host>,
     /// Nanoseconds from any node to any other.
     pub(crate) latency: u64,
+    /// Nanoseconds from a getter's start to its first message.
+    pub(crate) setup: u64,
+    /// Processors that all nodes share, as on one machine.
+    pub(crate) processors: usize,
+    /// Nanoseconds of a processor that a chunk costs from the disk of its source to that of its getter.
+    pub(crate) chunk_cpu: u64,
     /// Nanoseconds within which the getters start.
     pub(crate) spread: u64,
     /// Of everything random.
@@ -136,6 +142,9 @@ impl Scenario {
             geometry,
             hosts,
             latency: 200_000,
+            setup: 0,
+            processors: 2,
+            chunk_cpu: 0,
             spread: START_SPREAD,
             seed,
         }

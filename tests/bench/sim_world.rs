@@ -6,7 +6,10 @@
 //! give up somebody else for that.
 //! What is said takes no bandwidth, but waits behind the chunks that are on the same lines.
 //!
-//! Not simulated: loss, the way TCP finds its rate, processors, disks, and nodes that are dialled again.
+//! Processors are simulated if a chunk is said to cost some: those of one machine, for all nodes alike, one chunk after
+//! the other in the order in which they came. Nothing else takes time of them.
+//!
+//! Not simulated: loss, the way TCP finds its rate, disks, and nodes that are dialled again.
 
 use crate::{
     sim_calendar::Calendar,
@@ -38,6 +41,10 @@ const TRIPS: (u32, u32) = (10, 3);
 pub(crate) struct World {
     pub(crate) geometry: Geometry,
     pub(crate) latency: u64,
+    setup: u64,
+    pub(crate) chunk_cpu: u64,
+    /// When each processor has nothing left to do; empty if they are not simulated.
+    pub(crate) processors: Vec<u64>,
     /// Bytes that a line sends at a time.
     pub(crate) piece: u32,
     pub(crate) now: u64,
@@ -108,6 +115,12 @@ impl World {
         let mut world = Self {
             geometry,
             latency: scenario.latency,
+            setup: scenario.setup,
+            chunk_cpu: scenario.chunk_cpu,
+            processors: match scenario.chunk_cpu {
+                0 => Vec::new(),
+                _ => vec![0; scenario.processors],
+            },
             piece: piece_size(geometry),
             now: 0,
             calendar: Calendar::new(),
@@ -127,7 +140,7 @@ impl World {
             if world.nodes[number].host.fate != Fate::Starts {
                 world.until_half += u64::from(chunks);
                 let start = world.rng.u64(..=scenario.spread);
-                world.at(start, What::Start(number));
+                world.at(start + world.setup, What::Start(number));
             }
         }
         world.until_half /= 2;
@@ -168,6 +181,7 @@ impl World {
             What::Patience(node) => self.lose_patience(node),
             What::PieceSent(node) => self.piece_sent(node),
             What::PieceCame(link, piece) => self.piece_came(link, piece),
+            What::Verified(link, index) => self.verified(link, index),
             What::News(node) => self.news(node),
             What::Listed(node) => self.holders.push(node),
             What::Tick(node) => {
@@ -341,7 +355,7 @@ impl World {
         for number in 0..self.nodes.len() {
             match self.nodes[number].host.fate {
                 Fate::Stays => {}
-                Fate::Starts => self.at(self.now, What::Start(number)),
+                Fate::Starts => self.at(self.now + self.setup, What::Start(number)),
                 Fate::Stalls => self.nodes[number].has_stalled = true,
                 Fate::Dies => self.die(number),
             }
