@@ -11,6 +11,10 @@ use std::{
 /// Nodes that are dialled at the same time. Random graphs of this degree spread a chunk in a few hops.
 const NODES_MAX: usize = 24;
 
+/// Dials that may begin at once, and time from one to the next of those after them: when many start together, what the
+/// first connections bring is not to wait for handshakes with everybody.
+const DIALS: (u32, Duration) = (6, Duration::from_millis(25));
+
 /// First and longest pause before a node is dialled again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -21,6 +25,8 @@ pub(super) struct Sources {
     /// For whom the next free places are.
     next: BTreeSet<NodeId>,
     next_id: SourceId,
+    /// When all dials so far would have begun, had each waited for its turn.
+    paced: Time,
 }
 
 #[derive(Debug)]
@@ -98,8 +104,12 @@ impl Sources {
             })
             .collect();
         fastrand::shuffle(&mut candidates);
-        candidates.sort_by_key(|(node, _)| !self.next.contains(*node));
+        candidates.sort_by_key(|(node, entry)| (!entry.is_anchor, !self.next.contains(*node)));
         for (&node, entry) in candidates.into_iter().take(places) {
+            if self.paced > now + DIALS.1 * (DIALS.0 - 1) {
+                break;
+            }
+            self.paced = self.paced.max(now) + DIALS.1;
             let id = self.next_id;
             self.next_id += 1;
             entry.link = Some(id);
@@ -116,11 +126,10 @@ impl Sources {
             return None;
         }
         let waiting = |entry: &&Entry| entry.link.is_none() && !entry.is_banned && !entry.is_gone;
-        self.nodes
-            .values()
-            .filter(waiting)
-            .map(|entry| entry.not_before)
-            .min()
+        let entries = self.nodes.values().filter(waiting);
+        let earliest = entries.map(|entry| entry.not_before).min()?;
+        let ahead = Time::default() + DIALS.1 * (DIALS.0 - 1);
+        Some(earliest.max(Time(self.paced.0.saturating_sub(ahead.0))))
     }
 
     fn linked(&self) -> usize {
@@ -182,7 +191,15 @@ mod tests {
         assert_eq!(subject.pick(Time(0)), []);
         (2..25).for_each(|number| _ = subject.learn(source(number), false));
         assert_eq!(subject.deadline(), Some(Time(0)));
-        assert_eq!(subject.pick(Time(0)).len(), NODES_MAX - 1);
+        let (at_once, pace) = DIALS;
+        let dialled = subject.pick(Time(0)).len();
+        assert_eq!(dialled, at_once as usize - 1);
+        let mut now = Time(0);
+        for _ in dialled..NODES_MAX - 1 {
+            now = now + pace;
+            assert_eq!(subject.deadline(), Some(now), "the others one by one");
+            assert_eq!(subject.pick(now).len(), 1);
+        }
         assert_eq!(
             subject.deadline(),
             None,
@@ -213,7 +230,7 @@ mod tests {
         let mut linked = [0; NODES];
         for _ in 0..400 {
             let mut subject = Sources::default();
-            for number in 0..NODES {
+            for (number, now) in (0..NODES).zip((0..).step_by(100_000).map(Time)) {
                 let source = source(u8::try_from(number).expect("a hundred"));
                 let victim = subject.learn(source, number == 0);
                 if let Some(link) = victim {
@@ -222,9 +239,9 @@ mod tests {
                         .iter()
                         .find(|(_, entry)| entry.link == Some(link));
                     let node = *node.expect("a link that is there").0;
-                    subject.down(link, node, Time(0));
+                    subject.down(link, node, now);
                 }
-                subject.pick(Time(0));
+                subject.pick(now);
             }
             assert_eq!(subject.linked(), NODES_MAX);
             for (node, entry) in &subject.nodes {

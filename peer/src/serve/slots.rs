@@ -52,7 +52,7 @@ impl<W> Slots<W> {
         mut chooses: impl FnMut(&W) -> bool,
     ) -> Option<W> {
         self.waiting.retain(is_there);
-        let half = (self.used + self.waiting.len()) / 2;
+        let half = usize::midpoint(self.used, self.waiting.len());
         let limit = half.clamp(SLOTS_MIN, SLOTS_MAX);
         if self.used >= limit {
             return None;
