@@ -28,6 +28,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 use tokio::{
     net::TcpStream,
@@ -76,6 +77,8 @@ pub struct Server {
     audiences: Mutex<BTreeMap<ContentId, Audience>>,
     share: Share,
     next_asker: AtomicU64,
+    /// When the slots' time began.
+    epoch: Instant,
 }
 
 impl Server {
@@ -97,6 +100,7 @@ impl Server {
             audiences: Mutex::default(),
             share,
             next_asker: AtomicU64::new(0),
+            epoch: Instant::now(),
         })
     }
 

@@ -11,6 +11,7 @@ use crate::{
     sim_world::{World, duration},
 };
 use anchorage_peer::scheduler::Event;
+use anchorage_peer::time::Time;
 use std::{collections::VecDeque, mem};
 
 /// Bytes of one connection that wait in the host's queue, where everything else waits behind them; few, as TCP's small
@@ -104,7 +105,7 @@ impl World {
 
     /// A slot is free again.
     fn give_back(&mut self, source: NodeNumber) {
-        self.nodes[source].slots.give_back();
+        self.nodes[source].slots.give_back(Time(self.now / 1_000));
         self.grant(source);
     }
 
@@ -125,7 +126,7 @@ impl World {
             );
             match next {
                 Some(link) if self.granted(link) => {}
-                Some(_) => self.nodes[source].slots.give_back(),
+                Some(_) => self.nodes[source].slots.give_back(Time(self.now / 1_000)),
                 None => return,
             }
         }

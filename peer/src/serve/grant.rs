@@ -1,6 +1,7 @@
 //! Waiting for one of the `slots` of a server, and giving it back.
 
 use super::{Server, audience::AskerId, slots::Slots};
+use crate::time::Time;
 use anchorage_manifest::ContentId;
 use std::sync::{Arc, MutexGuard};
 use tokio::sync::oneshot;
@@ -72,7 +73,8 @@ impl Server {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.server.slots().give_back();
+        let now = Time::default() + self.server.epoch.elapsed();
+        self.server.slots().give_back(now);
         self.server.grant();
     }
 }
