@@ -1,8 +1,8 @@
 //! SHA-256 (FIPS 180-4) of two things side by side.
 //!
 //! A processor's SHA instructions wait for one another: one core hashes two independent streams in little more
-//! time than one. A chunk and the whole file are two such streams, and they are hashed together wherever both are to
-//! be hashed: when a file is published, and when it arrives. Where a processor lacks the instructions, `sha2` does
+//! time than one. A chunk and the whole file are two such streams, and they are hashed together where both
+//! arrive (when a file is published each has a thread). Where a processor lacks the instructions, `sha2` does
 //! one after the other.
 
 #[cfg(target_arch = "x86_64")]

@@ -187,34 +187,37 @@ fn a_publisher_that_dies_is_said_to_be_gone_and_what_came_is_kept() -> Result<()
     Ok(())
 }
 
-#[test]
-fn a_getter_killed_before_the_seal_goes_on_behind_it() -> Result<()> {
-    let swarm = Swarm::start_one()?;
-    let path = big_file(&swarm)?;
-    let mut publisher = publish_in_part(&swarm, &swarm.peer("publisher")?, &path, 100)?;
+/// A publisher that is stopped, and a getter that was killed with some chunks; how many.
+fn kill_a_getter(swarm: &Swarm) -> Result<(Process, Peer, usize)> {
+    let path = big_file(swarm)?;
+    let publisher = publish_in_part(swarm, &swarm.peer("publisher")?, &path, 100)?;
     let getter = swarm.peer("getter")?;
     let mut getting = start_to_get(&getter, 90)?;
     getting.signal(Signal::SIGKILL)?;
     getting.wait(PATIENCE)?;
     let kept = drafted(&getter.home());
+    Ok((publisher, getter, kept))
+}
+
+#[test]
+fn a_getter_killed_before_the_seal_goes_on_behind_it() -> Result<()> {
+    let swarm = Swarm::start_one()?;
+    let (mut publisher, getter, kept) = kill_a_getter(&swarm)?;
     publisher.signal(Signal::SIGCONT)?;
     publisher.event("published", PATIENCE)?;
     let done = getter.get(NAME, &[])?;
     is_fetched_but_for(&done, kept)?;
-    assert_eq!(sha256_of(&getter.path(NAME))?, sha256_of(&path)?);
+    assert_eq!(
+        sha256_of(&getter.path(NAME))?,
+        sha256_of(&swarm.path(NAME))?
+    );
     Ok(())
 }
 
 #[test]
 fn a_getter_killed_and_run_again_streams_on() -> Result<()> {
     let swarm = Swarm::start_one()?;
-    let path = big_file(&swarm)?;
-    let mut publisher = publish_in_part(&swarm, &swarm.peer("publisher")?, &path, 100)?;
-    let getter = swarm.peer("getter")?;
-    let mut getting = start_to_get(&getter, 90)?;
-    getting.signal(Signal::SIGKILL)?;
-    getting.wait(PATIENCE)?;
-    let kept = drafted(&getter.home());
+    let (mut publisher, getter, kept) = kill_a_getter(&swarm)?;
     let mut again = getter.spawn(&["get", NAME, "--json"])?;
     publisher.signal(Signal::SIGCONT)?;
     publisher.event("published", PATIENCE)?;
