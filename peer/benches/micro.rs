@@ -18,6 +18,9 @@ const CHUNK_SIZE: u32 = 1 << 20;
 /// Time between two chunks.
 const PACE: Duration = Duration::from_micros(100);
 
+/// Longer than exhausted sources are spared.
+const HELD: Duration = Duration::from_secs(1);
+
 fn main() {
     divan::main();
 }
@@ -71,6 +74,10 @@ impl Middle {
             self.scheduler
                 .handle(self.now, Event::Exhausted(id), &mut self.actions);
         }
+        // What they gave out last has had the time to come from elsewhere.
+        self.now = self.now + HELD;
+        self.scheduler
+            .handle(self.now, Event::Tick, &mut self.actions);
         self.note();
     }
 
@@ -92,6 +99,10 @@ impl Middle {
             .owed
             .pop_front()
             .expect("there is always something owed");
+        // Who says nothing for long is given nothing more to do.
+        let heard = Event::Received(id, 1);
+        self.scheduler.handle(self.now, heard, &mut self.actions);
+        self.note();
         Event::Stored(id, index)
     }
 }
