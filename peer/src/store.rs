@@ -193,9 +193,13 @@ impl Store {
             Slot::open_draft(&self.draft_folder(content), content, self.lost.clone())
         };
         if let Ok(opened) = opened {
-            let slot = self.table().slots.entry(content).or_insert(opened).clone();
-            // Another thread's may have been opened first, and know less.
-            slot.reload();
+            let slot = (self.table().slots.entry(content))
+                .or_insert_with(|| opened.clone())
+                .clone();
+            if !Arc::ptr_eq(&slot, &opened) {
+                // Another thread's was opened earlier, and may know less.
+                slot.reload();
+            }
         }
         false
     }
