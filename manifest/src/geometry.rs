@@ -55,15 +55,15 @@ impl Geometry {
         Ok(Self { size, chunk_size })
     }
 
-    /// The chunk size for a file of `size` bytes when nobody chose one: 16·√size, rounded up to a power of two.
+    /// The chunk size for a file of `size` bytes when nobody chose one: 8·√size, rounded up to a power of two.
     ///
-    /// It grows with √size as libtorrent's does, so that both the list and a chunk stay small; 16 makes some
+    /// It grows with √size as libtorrent's does, so that both the list and a chunk stay small; 8 makes some
     /// hundreds of chunks even of a small file, which keeps the time to fill a swarm near its minimum
     /// (Mundinger, Weber and Weiss, 2008).
     pub fn default_chunk_size(size: u64) -> u32 {
         let wanted = size
             .isqrt()
-            .saturating_mul(16)
+            .saturating_mul(8)
             .checked_next_power_of_two()
             .unwrap_or(u64::MAX);
         let bounded = wanted.clamp(u64::from(CHUNK_SIZE_DEFAULT_MIN), u64::from(CHUNK_SIZE_MAX));
@@ -121,8 +121,8 @@ mod tests {
         for (size, chunk_size) in [
             (0, 16 << 10),
             (320_000, 16 << 10),
-            (64 << 20, 128 << 10),
-            (1 << 30, 512 << 10),
+            (64 << 20, 64 << 10),
+            (1 << 30, 256 << 10),
             (1 << 44, 16 << 20),
         ] {
             assert_eq!(Geometry::default_chunk_size(size), chunk_size, "{size}");

@@ -47,6 +47,9 @@ const SLOWER: f64 = 3.0;
 /// Chunks that a full source is asked to choose before it is known whether others fetch too.
 const CHOSEN_AT_FIRST: u32 = 16;
 
+/// Where so many others have everything, origins are spared even if nobody else fetches.
+const ENOUGH: usize = 4;
+
 /// What an exhausted source gave out last is in somebody's hands: it is not asked for it again for so long at least, and
 /// for so many times as long as a chunk takes to come.
 const HOLD: (Duration, u32) = (ms(250), 3);
@@ -452,7 +455,7 @@ impl Scheduler {
     fn fill(&mut self, now: Time, out: &mut Vec<Action>) {
         let mut open = mem::take(&mut self.open);
         while !open.is_empty() {
-            open.retain(|&id| match self.next(now, id) {
+            open.retain(|&id| match self.next(now, id, out) {
                 Some(action) => {
                     out.push(action);
                     true
@@ -464,7 +467,7 @@ impl Scheduler {
     }
 
     /// One more thing for a source to do, if it can take it and there is any.
-    fn next(&mut self, now: Time, id: SourceId) -> Option<Action> {
+    fn next(&mut self, now: Time, id: SourceId, out: &mut Vec<Action>) -> Option<Action> {
         let source = self.sources.get(&id)?;
         if source.has_stalled(now) {
             return None;
@@ -484,7 +487,8 @@ impl Scheduler {
         }
         let index = self
             .pick(now, id, others_fetch)
-            .or_else(|| self.steal(now, id))?;
+            .or_else(|| self.steal(now, id))
+            .or_else(|| self.relieve(id, out))?;
         self.request(now, id, index);
         Some(Action::Get(id, index))
     }
@@ -538,19 +542,46 @@ impl Scheduler {
     }
 
     /// The rarest of the first wanted chunks that a source has; among equals any. An origin is spared while others
-    /// fetch: it is asked for what no other source has, once whoever got it last had the time to say so. While
-    /// nobody else fetches, it is simply the first, so that the file's hash follows from memory.
+    /// fetch, or enough others have everything: it is asked for what no other source has, once whoever got it last had
+    /// the time to say so. While nobody else fetches, it is simply the first, so that the file's hash follows from memory.
     fn pick(&mut self, now: Time, id: SourceId, others_fetch: bool) -> Option<u32> {
-        if !others_fetch {
+        let source = self.sources.get(&id)?;
+        let full = self.sources.len() - self.partial - self.origins.len();
+        let is_spared = source.is_origin && (others_fetch || full >= ENOUGH);
+        if !others_fetch && !is_spared {
             return self.wanted.first();
         }
-        let source = self.sources.get(&id)?;
         let copies_max = match source.exhausted {
             Some(since) if self.is_held(now, since) => return None,
             _ if source.is_origin => self.origins.len(),
             _ => usize::MAX,
         };
         self.wanted.rarest(&source.have, copies_max, &mut self.rng)
+    }
+
+    /// Whether a source that is not an origin has a chunk and is alive.
+    fn is_elsewhere(&self, now: Time, index: u32) -> bool {
+        let others = self.sources.values().filter(|other| !other.is_origin);
+        let mut alive = others.filter(|other| !other.has_stalled(now));
+        alive.any(|other| other.have.contains(index))
+    }
+
+    /// A chunk that is taken back from the source with the longest line, for one that has nothing to do: the last one
+    /// there, unless it is the next that comes. Origins are spared.
+    fn relieve(&mut self, idle: SourceId, out: &mut Vec<Action>) -> Option<u32> {
+        let source = self.sources.get(&idle)?;
+        if self.wanted.count() > 0 || source.is_origin || source.is_busy() {
+            return None;
+        }
+        let others = self.sources.iter().filter(|(_, other)| !other.is_origin);
+        let (&victim, line) = others.max_by_key(|(_, other)| other.line())?;
+        let mut last = line.owed.iter().rev().take(line.line().saturating_sub(1));
+        let index = last
+            .find(|owed| source.have.contains(owed.index) && self.asked[owed.index as usize] == 1)?
+            .index;
+        self.settle(victim, index);
+        out.push(Action::Cancel(victim, index));
+        Some(index)
     }
 
     /// A chunk that is on its way from a source that has stalled, or that this one outruns by far: of the victim
@@ -573,7 +604,9 @@ impl Scheduler {
             let mut owed = victim.owed.iter().rev().map(|owed| owed.index);
             let found = owed.find(|&index| {
                 let is_alone = self.asked[index as usize] == 1;
-                source.have.contains(index) && (is_alone || others(index) > longest)
+                source.have.contains(index)
+                    && (is_alone || others(index) > longest)
+                    && !(source.is_origin && self.is_elsewhere(now, index))
             });
             best = found.map(|index| (wait(victim), index)).or(best);
         }

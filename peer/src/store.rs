@@ -20,6 +20,7 @@
 mod draft_tests;
 mod growing;
 mod place;
+mod recent;
 mod slot;
 
 pub use place::{Place, Stamp};

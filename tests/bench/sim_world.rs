@@ -28,8 +28,10 @@ use std::{mem, rc::Rc};
 /// Nodes that a getter asks, the anchors included.
 const LINKS_MAX: usize = 24;
 
-/// Nanoseconds that news and acks wait for others.
-const BATCH: u64 = 20_000_000;
+/// Nanoseconds that news wait for others at least, and as many for each who is told: half of what a message may take, for
+/// they often go with a chunk before.
+const NEWS_BATCH: u64 = 10_000_000;
+const NEWS_SHARE: u64 = 3_000_000;
 
 /// Nanoseconds between two looks for others, while there are too few.
 const LOOK_EVERY: u64 = 20_000_000;
@@ -218,6 +220,7 @@ impl World {
             return;
         }
         if left == TRIPS.1 && source == 0 {
+            self.at(self.now, What::Listed(asker));
             self.at(self.now, What::Look(asker));
         }
         if left > 0 {
@@ -316,13 +319,10 @@ impl World {
     pub(crate) fn store(&mut self, link: Link, index: u32) {
         let node = self.connections[link].asker;
         if self.nodes[node].have.insert(index) {
-            if self.nodes[node].have.count() == 1 {
-                let heard = self.now + BATCH + self.queued(node) + self.latency;
-                self.at(heard, What::Listed(node));
-            }
             self.nodes[node].news.push(index);
             if self.nodes[node].news.len() == 1 {
-                self.at(self.now + BATCH, What::News(node));
+                let pause = NEWS_SHARE * self.nodes[node].asked_by.len() as u64;
+                self.at(self.now + pause.max(NEWS_BATCH), What::News(node));
             }
             if self.until_half > 0 && self.nodes[node].host.fate != Fate::Starts {
                 self.until_half -= 1;

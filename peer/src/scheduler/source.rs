@@ -61,6 +61,7 @@ pub(super) struct Source {
 pub(super) struct Owed {
     pub(super) index: u32,
     asked: Time,
+    has_begun: bool,
 }
 
 impl Source {
@@ -129,6 +130,12 @@ impl Source {
         !self.owed.is_empty() || self.owed_any > 0
     }
 
+    /// How many chunks at the end of what it owes it has not begun to send.
+    pub(super) fn line(&self) -> usize {
+        let waiting = self.owed.iter().rev().take_while(|owed| !owed.has_begun);
+        waiting.count()
+    }
+
     /// Whether it was asked for a chunk.
     pub(super) fn owes(&self, index: u32) -> bool {
         self.owed.iter().any(|owed| owed.index == index)
@@ -145,15 +152,20 @@ impl Source {
         if self.owed.is_empty() {
             self.heard = now;
         }
-        self.owed.push(Owed { index, asked: now });
+        self.owed.push(Owed {
+            index,
+            asked: now,
+            has_begun: false,
+        });
         self.owed_bytes += size;
     }
 
     /// It begins to send a chunk; false if it was not asked for that one.
     pub(super) fn begins(&mut self, now: Time, index: u32) -> bool {
-        let Some(owed) = self.owed.iter().find(|owed| owed.index == index) else {
+        let Some(owed) = self.owed.iter_mut().find(|owed| owed.index == index) else {
             return false;
         };
+        owed.has_begun = true;
         let delay = now.since(owed.asked);
         self.delay = Some(self.delay.map_or(delay, |least| least.min(delay)));
         true

@@ -320,6 +320,50 @@ fn a_slow_disk_is_no_stall() {
     assert_eq!(done, []);
 }
 
+#[test]
+fn who_has_nothing_to_do_at_the_end_takes_from_the_longest_line() {
+    let mut subject = scheduler(4);
+    let mut out = Vec::new();
+    let mut partial = Bitmap::full(4);
+    partial.remove(3);
+    subject.handle(ms(0), Event::Bitmap(1, partial.clone()), &mut out);
+    // It has earned to owe all three.
+    subject.sources.get_mut(&1).expect("joined").window = 4 * u64::from(CHUNK);
+    subject.handle(ms(0), Event::Received(1, 0), &mut out);
+    let asked = gets(&std::mem::take(&mut out));
+    assert_eq!(asked.len(), 3);
+    subject.handle(ms(1), Event::Chosen(1, asked[0].1), &mut out);
+    subject.handle(ms(1), Event::Bitmap(2, partial.clone()), &mut out);
+    assert_eq!(out, [], "chunk 3 is still wanted: this is not the end");
+    subject.wanted.remove(3);
+    subject.handle(ms(2), Event::Have(2, vec![0]), &mut out);
+    let (begun, last) = (asked[0].1, asked[2].1);
+    assert_eq!(out, [Action::Cancel(1, last), Action::Get(2, last)]);
+    out.clear();
+    subject.handle(ms(3), Event::Bitmap(3, partial), &mut out);
+    assert_eq!(out, [], "neither {begun}, which has begun, nor the next");
+}
+
+#[test]
+fn an_origin_is_spared_when_enough_others_have_everything() {
+    let mut subject = scheduler(20);
+    let mut out = Vec::new();
+    join(&mut subject, ms(0), 9, &Bitmap::full(20), &mut out);
+    for id in 1..=4 {
+        subject.handle(ms(0), Event::Bitmap(id, Bitmap::empty(20)), &mut out);
+    }
+    out.clear();
+    for id in 1..=4 {
+        subject.handle(ms(1), Event::Bitmap(id, Bitmap::full(20)), &mut out);
+    }
+    subject.handle(ms(2000), Event::Tick, &mut out);
+    let asked = gets(&out);
+    assert!(
+        asked.len() > 4 && asked.iter().all(|&(id, _)| id != 9),
+        "{asked:?}"
+    );
+}
+
 /// What a fake source does with a request.
 #[derive(Clone, Copy, Debug)]
 enum Mood {

@@ -5,6 +5,10 @@ use anchorage_manifest::Bitmap;
 /// Wanted chunks near the front of the file among which the rarest is looked for.
 const FRONT_CHUNKS: usize = 256;
 
+/// One in so many picks is the first chunk, however common: else chunks that came early and are everywhere by now would be
+/// left for the end, and the hash of the file with them.
+const FIRST_EVERY: u32 = 8;
+
 /// Neither stored nor requested.
 #[derive(Debug)]
 pub(super) struct Wanted {
@@ -71,8 +75,8 @@ impl Wanted {
         }
     }
 
-    /// The rarest of the first wanted chunks in `have`, of which there are at most so many copies; among equals
-    /// any.
+    /// The rarest of the first wanted chunks in `have`, of which there are at most so many copies; among equals any. Now
+    /// and then, if any number of copies is right, simply the first.
     pub(super) fn rarest(
         &mut self,
         have: &Bitmap,
@@ -81,7 +85,10 @@ impl Wanted {
     ) -> Option<u32> {
         let mut least = u16::try_from(copies_max).unwrap_or(u16::MAX);
         self.rarest.clear();
-        let wanted = self.chunks.intersection_from(have, self.front);
+        let mut wanted = self.chunks.intersection_from(have, self.front);
+        if copies_max == usize::MAX && rng.u32(..FIRST_EVERY) == 0 {
+            return wanted.next();
+        }
         for index in wanted.take(FRONT_CHUNKS) {
             let copies = self.copies[index as usize];
             if copies > least {

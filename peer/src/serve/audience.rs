@@ -5,7 +5,11 @@
 //! fresh if the source has it and no asker that is connected now has it, as far as they told, or is being sent it.
 
 use anchorage_manifest::Bitmap;
-use std::{collections::BTreeMap, iter::StepBy, ops::Range};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    iter::StepBy,
+    ops::Range,
+};
 
 /// Chunks that are looked at to see how busy an asker is.
 const BACKLOG_MAX: usize = 64;
@@ -24,6 +28,8 @@ pub struct Audience {
     fresh: Bitmap,
     /// Chunks of the source when `fresh` was last made.
     known: u32,
+    /// Chunks that were chosen so far, for anybody.
+    choices: usize,
 }
 
 #[derive(Debug)]
@@ -31,6 +37,8 @@ struct Asker {
     have: Bitmap,
     /// Chunks that were chosen for it.
     chosen: Vec<u32>,
+    /// Those of them that it has not told it has, each with how many had been chosen before.
+    coming: VecDeque<(u32, usize)>,
 }
 
 impl Audience {
@@ -43,6 +51,7 @@ impl Audience {
             share,
             fresh,
             known: 0,
+            choices: 0,
         }
     }
 
@@ -52,17 +61,18 @@ impl Audience {
         self.askers.entry(asker).or_insert_with(|| Asker {
             have: Bitmap::empty(chunks),
             chosen: Vec::new(),
+            coming: VecDeque::new(),
         });
         have.iter().for_each(|index| self.has(asker, index));
     }
 
-    /// An asker has a chunk, or is being sent it.
+    /// An asker has a chunk, or is being sent it because it asked for it.
     pub fn has(&mut self, asker: AskerId, index: u32) {
-        if self
-            .askers
-            .get_mut(&asker)
-            .is_some_and(|theirs| theirs.have.insert(index))
-        {
+        let Some(theirs) = self.askers.get_mut(&asker) else {
+            return;
+        };
+        theirs.coming.retain(|&(coming, _)| coming != index);
+        if theirs.have.insert(index) {
             self.out[index as usize] += 1;
             self.fresh.remove(index);
         }
@@ -85,7 +95,9 @@ impl Audience {
         self.has(asker, index);
         if let Some(theirs) = self.askers.get_mut(&asker) {
             theirs.chosen.push(index);
+            theirs.coming.push_back((index, self.choices));
         }
+        self.choices += 1;
         Some(index)
     }
 
@@ -102,11 +114,22 @@ impl Audience {
         })
     }
 
-    /// Who of those who wait is next: the least. Those who let the source choose wait for those with less to pass on.
+    /// How many chunks were chosen for each asker, on average, since the first one that has not arrived at this one: many
+    /// where its line is slow, and what it is given is long in nobody's hands.
+    fn delay(&self, asker: AskerId) -> usize {
+        let theirs = self.askers.get(&asker);
+        let first = theirs.and_then(|theirs| theirs.coming.front());
+        first.map_or(0, |&(_, before)| {
+            (self.choices - before) / self.askers.len()
+        })
+    }
+
+    /// Who of those who wait is next: the least. Those who let the source choose wait for those with less to pass on, and
+    /// for those at whom it arrives sooner.
     pub fn rank(&self, asker: AskerId, asked: Option<u32>) -> usize {
         match asked {
             Some(_) => 0,
-            None => self.backlog(asker),
+            None => self.backlog(asker) + self.delay(asker),
         }
     }
 
@@ -203,5 +226,23 @@ mod tests {
             [subject.take(1, &have), subject.take(1, &have)],
             [Some(2), None]
         );
+    }
+
+    #[test]
+    fn a_slow_asker_is_given_nothing_more_until_it_has_what_it_was_given() {
+        let have = Bitmap::full(100);
+        let mut subject = Audience::new(100, (0..100).step_by(1));
+        (0..2).for_each(|asker| subject.join(asker, &Bitmap::empty(100)));
+        let slow = subject.take(0, &have).expect("all are fresh");
+        for _ in 0..20 {
+            let quick = subject.take(1, &have).expect("enough are fresh");
+            subject.has(1, quick);
+            subject.has(0, quick);
+        }
+        let waiting = |subject: &Audience| [0, 1].map(|asker| subject.rank(asker, None));
+        assert_eq!(waiting(&subject), [21 / 2, 0]);
+        subject.has(0, slow);
+        subject.has(1, slow);
+        assert_eq!(waiting(&subject), [0, 0]);
     }
 }

@@ -19,8 +19,12 @@ use tokio::{
 /// Answers that may wait; whoever asks for more without reading is hung up on.
 const ITEMS_MAX: usize = 8_192;
 
-/// How long news may wait for others.
-const NEWS_BATCH: Duration = Duration::from_millis(20);
+/// How long news wait for others at least.
+const NEWS_BATCH: Duration = Duration::from_millis(10);
+
+/// Time that a message of news is worth, where there is nothing else to send with it: of all that watch one slot each is
+/// told when all have had their share, for a message costs both sides as much as a packet of chunks does.
+const NEWS_SHARE: Duration = Duration::from_millis(6);
 
 /// Something to send.
 pub(super) enum Item {
@@ -30,12 +34,39 @@ pub(super) enum Item {
     List(ContentId, Arc<Content>),
     /// Which chunks there are when its turn has come: news of some of them may have gone before it.
     Bitmap(Arc<Slot>),
-    /// Entries of a draft from a chunk on.
-    Entries(ContentId, u32, Vec<Hash>, Signature),
     /// A chunk.
     Chunk(Arc<Slot>, u32),
     /// A chunk that is chosen when its turn has come.
     Any(Arc<Slot>),
+    /// What nobody asked for just now.
+    News(News),
+}
+
+impl Item {
+    /// If it has to wait for its turn: its content, and which chunk it is, unless that is still to be chosen.
+    fn turn(&self) -> Option<(ContentId, Option<u32>)> {
+        match self {
+            Self::Chunk(slot, index) => Some((slot.id(), Some(*index))),
+            Self::Any(slot) => Some((slot.id(), None)),
+            _ => None,
+        }
+    }
+}
+
+/// What the sender does next.
+pub(super) enum Next {
+    /// It sends this.
+    Send(Item),
+    /// It waits for its turn to send a chunk of a content: this one, or one that is chosen then.
+    Wait(ContentId, Option<u32>),
+}
+
+/// What goes before everything else.
+pub(super) enum News {
+    /// Chunks that came.
+    Have(ContentId, Vec<u32>),
+    /// Entries of a draft from a chunk on.
+    Entries(ContentId, u32, Vec<Hash>, Signature),
 }
 
 /// The queue between a connection's reader and its sender.
@@ -52,6 +83,9 @@ struct Queue {
     drafts: BTreeMap<ContentId, Told>,
     /// When the oldest of the news came.
     news_since: Option<Instant>,
+    /// When news were last taken out, and time from then to the next if nothing else is sent.
+    told: Option<Instant>,
+    news_pause: Duration,
     closed: bool,
 }
 
@@ -76,7 +110,7 @@ impl Outbox {
         fits
     }
 
-    /// Takes a chunk out that is not being sent yet.
+    /// Takes a chunk out that is not being sent yet, even if it is next.
     pub(super) fn cancel(&self, content: ContentId, index: u32) {
         self.queue().items.retain(
             |item| !matches!(item, Item::Chunk(slot, i) if slot.id() == content && *i == index),
@@ -96,36 +130,64 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// The next item; none when the outbox is closed and empty.
+    /// What to do next; nothing when the outbox is closed and empty.
     ///
-    /// News go with the next item, or alone when they have waited for others long enough: one message for a few
+    /// News go with what is sent next, or alone when they have waited for others long enough: one message for a few
     /// chunks costs everybody a fraction of one message a chunk. Entries go before the chunks that need them.
-    pub(super) async fn next(&self) -> Option<Item> {
+    pub(super) async fn next(&self) -> Option<Next> {
         loop {
             let due = {
                 let mut queue = self.queue();
-                let due = queue.news_since.map(|since| since + NEWS_BATCH);
-                let is_due = due.is_some_and(|due| due <= Instant::now());
-                if is_due || !queue.items.is_empty() {
-                    if let Some(entries) = queue.pop_entries() {
-                        return Some(entries);
-                    }
-                    if let Some(news) = queue.pop_news() {
-                        return Some(Item::Answer(news));
-                    }
-                    if let Some(item) = queue.items.pop_front() {
-                        return Some(item);
-                    }
+                let turn = queue.items.front().and_then(Item::turn);
+                let goes_now = turn.is_none() && !queue.items.is_empty();
+                if let Some(news) = queue.pop_news(goes_now) {
+                    return Some(Next::Send(Item::News(news)));
+                }
+                if let Some((content, asked)) = turn {
+                    return Some(Next::Wait(content, asked));
+                }
+                if let Some(item) = queue.items.pop_front() {
+                    return Some(Next::Send(item));
                 }
                 if queue.closed {
                     return None;
                 }
-                due
+                queue.news_due()
             };
-            match due {
-                Some(due) => drop(timeout_at(due, self.wake.notified()).await),
-                None => self.wake.notified().await,
-            }
+            self.wait_until(due).await;
+        }
+    }
+
+    /// The next news that are due, while a chunk waits for its turn.
+    pub(super) async fn news(&self) -> News {
+        loop {
+            let due = {
+                let mut queue = self.queue();
+                if let Some(news) = queue.pop_news(false) {
+                    return news;
+                }
+                queue.news_due()
+            };
+            self.wait_until(due).await;
+        }
+    }
+
+    /// What is sent when the turn of a chunk has come: news, one after the other, and then the chunk, unless it was
+    /// cancelled meanwhile.
+    pub(super) fn in_turn(&self) -> Option<Item> {
+        let mut queue = self.queue();
+        queue.items.front().and_then(Item::turn)?;
+        match queue.pop_news(true) {
+            Some(news) => Some(Item::News(news)),
+            None => queue.items.pop_front(),
+        }
+    }
+
+    /// Waits until something has come, or until the news are due.
+    async fn wait_until(&self, due: Option<Instant>) {
+        match due {
+            Some(due) => drop(timeout_at(due, self.wake.notified()).await),
+            None => self.wake.notified().await,
         }
     }
 
@@ -149,35 +211,51 @@ impl Outbox {
 
 impl Queue {
     /// Entries that the other side has not been told.
-    fn pop_entries(&mut self) -> Option<Item> {
+    fn pop_entries(&mut self) -> Option<News> {
         for (&draft, told) in self.drafts.iter_mut().filter(|(_, told)| told.is_behind) {
             told.is_behind = false;
             if let Some((hashes, signature)) = told.slot.entries_since(told.count) {
                 let first = told.count;
                 told.count += u32::try_from(hashes.len()).expect("at most as many as chunks");
-                return Some(Item::Entries(draft, first, hashes, signature));
+                return Some(News::Entries(draft, first, hashes, signature));
             }
         }
         None
     }
 
-    /// A message of news; what does not fit stays for the next.
-    fn pop_news(&mut self) -> Option<Answer> {
+    /// When the oldest of the news have waited for others long enough.
+    fn news_due(&self) -> Option<Instant> {
+        let due = self.news_since? + NEWS_BATCH;
+        let next = self.told.map(|told| told + self.news_pause);
+        Some(next.map_or(due, |next| next.max(due)))
+    }
+
+    /// Entries, or a message of news, if they are due or something else goes now; what does not fit stays for the next.
+    fn pop_news(&mut self, goes_now: bool) -> Option<News> {
+        let is_due = self.news_due().is_some_and(|due| due <= Instant::now());
+        if !is_due && !goes_now {
+            return None;
+        }
+        if let Some(entries) = self.pop_entries() {
+            return Some(entries);
+        }
         let (content, mut chunks) = self.news.pop_first()?;
         if chunks.len() > CHUNKS_PER_MESSAGE_MAX {
             let rest = chunks.split_off(CHUNKS_PER_MESSAGE_MAX);
             self.news.insert(content, rest);
         }
+        self.told = Some(Instant::now());
         if self.news.is_empty() {
             self.news_since = None;
         }
-        Some(Answer::Have { content, chunks })
+        Some(News::Have(content, chunks))
     }
 }
 
 impl Watcher for Outbox {
-    fn marked(&self, content: ContentId, index: u32) {
+    fn marked(&self, content: ContentId, index: u32, watchers: usize) {
         let mut queue = self.queue();
+        queue.news_pause = NEWS_SHARE * u32::try_from(watchers).unwrap_or(u32::MAX);
         queue.news.entry(content).or_default().push(index);
         let is_first = queue.news_since.is_none();
         queue.news_since.get_or_insert_with(Instant::now);
@@ -252,12 +330,14 @@ mod tests {
         interest(&outbox, &slot);
         for (first, count) in [(0, 2), (2, 2)] {
             grow(&slot, first as usize + count)?;
-            let Some(Item::Entries(content, from, told, _)) = outbox.next().await else {
+            let Some(Next::Send(Item::News(News::Entries(content, from, told, _)))) =
+                outbox.next().await
+            else {
                 panic!("no entries");
             };
             assert_eq!((content, from), (slot.id(), first));
             assert_eq!(told, hashes()[first as usize..][..count]);
-            let Some(Item::Answer(Answer::Have { chunks, .. })) = outbox.next().await else {
+            let Some(Next::Send(Item::News(News::Have(_, chunks)))) = outbox.next().await else {
                 panic!("no news of the chunks");
             };
             assert_eq!(chunks.last(), Some(&(first + 1)));
@@ -277,9 +357,11 @@ mod tests {
         let mut told = Vec::new();
         for _ in 0..3 {
             match outbox.next().await {
-                Some(Item::Entries(_, 0, entries, _)) => assert_eq!(entries.len(), 3),
-                Some(Item::Answer(Answer::Have { chunks, .. })) => told = chunks,
-                Some(Item::Bitmap(slot)) => {
+                Some(Next::Send(Item::News(News::Entries(_, 0, entries, _)))) => {
+                    assert_eq!(entries.len(), 3);
+                }
+                Some(Next::Send(Item::News(News::Have(_, chunks)))) => told = chunks,
+                Some(Next::Send(Item::Bitmap(slot))) => {
                     let Answer::Bitmap { have, .. } = outbox.bitmap(&slot) else {
                         break;
                     };
@@ -291,5 +373,50 @@ mod tests {
             }
         }
         panic!("no bitmap");
+    }
+
+    #[tokio::test]
+    async fn a_chunk_that_waits_for_its_turn_holds_up_no_news_and_can_be_cancelled() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let slot = draft(directory.path())?;
+        let outbox = Arc::new(Outbox::default());
+        grow(&slot, 1)?;
+        interest(&outbox, &slot);
+        assert!(outbox.push(Item::Chunk(slot.clone(), 0)));
+        assert!(outbox.push(Item::Chunk(slot.clone(), 1)));
+        let next = outbox.next().await;
+        assert!(matches!(next, Some(Next::Wait(content, Some(0))) if content == slot.id()));
+        grow(&slot, 2)?;
+        assert!(matches!(outbox.news().await, News::Entries(..)));
+        assert!(matches!(outbox.news().await, News::Have(_, chunks) if chunks == [1]));
+        grow(&slot, 3)?;
+        outbox.cancel(slot.id(), 0);
+        // Its turn has come: what is new goes with it.
+        assert!(matches!(
+            outbox.in_turn(),
+            Some(Item::News(News::Entries(..)))
+        ));
+        assert!(
+            matches!(outbox.in_turn(), Some(Item::News(News::Have(_, chunks))) if chunks == [2])
+        );
+        assert!(matches!(outbox.in_turn(), Some(Item::Chunk(_, 1))));
+        assert!(outbox.in_turn().is_none());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn the_more_are_told_the_longer_news_wait_for_others() {
+        let (outbox, content) = (Outbox::default(), ContentId(Hash([1; 32])));
+        for (watchers, pause) in [(1, NEWS_BATCH), (20, 20 * NEWS_SHARE)] {
+            outbox.marked(content, 1, watchers);
+            outbox.news().await;
+            let told = Instant::now();
+            outbox.marked(content, 2, watchers);
+            outbox.news().await;
+            assert!(
+                told.elapsed() + Duration::from_millis(1) >= pause,
+                "{watchers}"
+            );
+        }
     }
 }

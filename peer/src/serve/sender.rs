@@ -9,16 +9,19 @@ use super::{
     audience::AskerId,
     grant::Grant,
     line::Leaving,
-    outbox::{Item, Outbox},
+    outbox::{Item, News, Next, Outbox},
 };
 use crate::{store::Slot, tls::Writer};
-use anchorage_manifest::{codec, wire::Answer};
+use anchorage_manifest::{ContentId, codec, wire::Answer};
 use anyhow::{Context as _, Result};
 use std::{mem, pin::pin, sync::Arc, time::Duration};
 use tokio::{io::AsyncWriteExt as _, sync::mpsc, task::spawn_blocking, time::timeout};
 
 /// Bytes that are read from a file at a time.
 const PIECE_SIZE: u32 = 256 << 10;
+
+/// Most bytes that are read on the thread that also looks after the connections; another one costs more than these.
+const INLINE_SIZE_MAX: u32 = 128 << 10;
 
 /// Pieces between loader and writer.
 const PIECES_MAX: usize = 1;
@@ -58,12 +61,10 @@ pub(super) async fn send(
     mut stream: Writer,
 ) -> Result<()> {
     let (full, mut pieces) = mpsc::channel::<Piece>(PIECES_MAX);
-    let (spent, buffers) = mpsc::channel::<Vec<u8>>(PIECES_MAX + 2);
     let loader = Loader {
         server: server.clone(),
         asker,
         full,
-        buffers,
     };
     let mut loading = pin!(loader.run(&outbox));
     let writing = async {
@@ -87,8 +88,9 @@ pub(super) async fn send(
                 leaving.push(slot, &stream);
             }
             server.traffic.count_out(piece.body.len());
-            // Where there are enough buffers already, this one is just dropped.
-            drop(spent.try_send(piece.body));
+            if !piece.body.is_empty() {
+                server.buffers.give_back(piece.body);
+            }
         }
         timeout(WRITE_DEADLINE, stream.shutdown())
             .await
@@ -133,47 +135,83 @@ struct Loader {
     server: Arc<Server>,
     asker: AskerId,
     full: mpsc::Sender<Piece>,
-    buffers: mpsc::Receiver<Vec<u8>>,
 }
 
 impl Loader {
     /// Runs until the outbox is closed and empty, nobody takes the pieces, or a chunk cannot be gone on with.
     async fn run(mut self, outbox: &Outbox) {
-        while let Some(item) = outbox.next().await {
-            let goes_on = match item {
-                Item::Answer(answer) => self.answer(&answer).await,
-                Item::List(content, list) => {
-                    let body = list.encode();
-                    let size = u32::try_from(body.len()).expect("a list is far below 4 GiB");
-                    self.bulk(&Answer::List { content, size }, body).await
-                }
-                Item::Bitmap(slot) => self.answer(&outbox.bitmap(&slot)).await,
-                Item::Entries(content, first, hashes, signature) => {
-                    let count = u32::try_from(hashes.len()).expect("at most as many as chunks");
-                    let answer = Answer::Entries {
-                        content,
-                        first,
-                        count,
-                        signature,
-                    };
-                    let body = hashes.iter().flat_map(|hash| hash.0).collect();
-                    self.bulk(&answer, body).await
-                }
-                Item::Chunk(slot, index) => {
-                    let grant = self.server.slot(self.asker, slot.id(), Some(index)).await;
-                    self.server.has(self.asker, slot.id(), index);
-                    self.chunk(&slot, index, grant).await
-                }
-                Item::Any(slot) => {
-                    let grant = self.server.slot(self.asker, slot.id(), None).await;
-                    match self.server.choose(self.asker, &slot) {
-                        Some(index) => self.chunk(&slot, index, grant).await,
-                        None => self.answer(&Answer::Exhausted { content: slot.id() }).await,
-                    }
-                }
+        while let Some(next) = outbox.next().await {
+            let goes_on = match next {
+                Next::Send(item) => self.load(item, outbox, None).await,
+                Next::Wait(content, asked) => self.take_turn(outbox, content, asked).await,
             };
             if !goes_on {
                 return;
+            }
+        }
+    }
+
+    /// Waits for a slot and tells the news meanwhile: whoever stands in a long line is to know what else there is.
+    async fn take_turn(&mut self, outbox: &Outbox, content: ContentId, asked: Option<u32>) -> bool {
+        let server = self.server.clone();
+        let mut waiting = pin!(server.slot(self.asker, content, asked));
+        let mut grant = loop {
+            tokio::select! {
+                grant = &mut waiting => break Some(grant),
+                news = outbox.news() => if !self.news(news).await {
+                    return false;
+                },
+            }
+        };
+        while grant.is_some()
+            && let Some(item) = outbox.in_turn()
+        {
+            let of_chunk = match item {
+                Item::News(_) => None,
+                _ => grant.take(),
+            };
+            if !self.load(item, outbox, of_chunk).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Loads an item; a chunk has been granted a slot.
+    async fn load(&mut self, item: Item, outbox: &Outbox, grant: Option<Grant>) -> bool {
+        match item {
+            Item::Answer(answer) => self.answer(&answer).await,
+            Item::News(news) => self.news(news).await,
+            Item::List(content, list) => {
+                let body = list.encode();
+                let size = u32::try_from(body.len()).expect("a list is far below 4 GiB");
+                self.bulk(&Answer::List { content, size }, body).await
+            }
+            Item::Bitmap(slot) => self.answer(&outbox.bitmap(&slot)).await,
+            Item::Chunk(slot, index) => {
+                self.server.has(self.asker, slot.id(), index);
+                self.chunk(&slot, index, grant).await
+            }
+            Item::Any(slot) => match self.server.choose(self.asker, &slot) {
+                Some(index) => self.chunk(&slot, index, grant).await,
+                None => self.answer(&Answer::Exhausted { content: slot.id() }).await,
+            },
+        }
+    }
+
+    async fn news(&self, news: News) -> bool {
+        match news {
+            News::Have(content, chunks) => self.answer(&Answer::Have { content, chunks }).await,
+            News::Entries(content, first, hashes, signature) => {
+                let count = u32::try_from(hashes.len()).expect("at most as many as chunks");
+                let answer = Answer::Entries {
+                    content,
+                    first,
+                    count,
+                    signature,
+                };
+                let body = hashes.iter().flat_map(|hash| hash.0).collect();
+                self.bulk(&answer, body).await
             }
         }
     }
@@ -192,8 +230,8 @@ impl Loader {
     }
 
     /// Loads a chunk piece by piece; false if nobody takes the pieces, or one cannot be read after others went.
-    async fn chunk(&mut self, slot: &Arc<Slot>, index: u32, grant: Grant) -> bool {
-        let grant = Arc::new(grant);
+    async fn chunk(&mut self, slot: &Arc<Slot>, index: u32, grant: Option<Grant>) -> bool {
+        let grant = grant.map(Arc::new);
         let content = slot.id();
         let missing = Answer::Missing {
             content,
@@ -210,13 +248,7 @@ impl Loader {
         let mut within = 0;
         while within < extent.size {
             let size = (extent.size - within).min(PIECE_SIZE);
-            let mut body = self.buffers.try_recv().unwrap_or_default();
-            let slot = slot.clone();
-            let read = move || {
-                body.resize(size as usize, 0);
-                slot.read(index, within, &mut body).map(|()| body)
-            };
-            let Ok(Ok(body)) = spawn_blocking(read).await else {
+            let Ok(body) = self.read(slot, index, within, size).await else {
                 return within == 0 && self.answer(&missing).await;
             };
             within += size;
@@ -225,12 +257,23 @@ impl Loader {
                 head: mem::take(&mut head),
                 body,
                 is_last,
-                slot: Some(grant.clone()),
+                slot: grant.clone(),
             };
             if self.full.send(piece).await.is_err() {
                 return false;
             }
         }
         true
+    }
+    /// Reads a piece of a chunk; on this thread, if that does not wait for a disk and takes little time.
+    async fn read(&self, slot: &Arc<Slot>, index: u32, within: u32, size: u32) -> Result<Vec<u8>> {
+        let mut body = self.server.buffers.take(size);
+        if size <= INLINE_SIZE_MAX && slot.is_warm(index) {
+            return slot.read(index, within, &mut body).map(|()| body);
+        }
+        let slot = slot.clone();
+        spawn_blocking(move || slot.read(index, within, &mut body).map(|()| body))
+            .await
+            .context("BUG: reading panicked")?
     }
 }

@@ -7,6 +7,7 @@
 use super::{
     growing::Growing,
     place::{Place, Stamp},
+    recent::Recent,
 };
 use crate::file_path::FilePath;
 use anchorage_manifest::{Bitmap, Content, ContentId, Draft, Geometry, Hash, Signature};
@@ -15,14 +16,14 @@ use std::{
     fs::{self, File, OpenOptions},
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, Weak},
 };
 use tokio::sync::broadcast;
 
 /// Somebody who wants to know of new chunks; a connection, say.
 pub trait Watcher: Send + Sync {
-    /// Chunk `index` of `content` is there from now on. Must not block.
-    fn marked(&self, content: ContentId, index: u32);
+    /// Chunk `index` of `content` is there from now on; so many watchers are told. Must not block.
+    fn marked(&self, content: ContentId, index: u32, watchers: usize);
 
     /// The draft `content` has more entries; told before the chunks that need them. Must not block.
     fn grew(&self, content: ContentId);
@@ -43,6 +44,8 @@ struct Core {
     lost: broadcast::Sender<ContentId>,
     list: RwLock<List>,
     state: Mutex<State>,
+    /// Made with the first chunk that is written.
+    recent: OnceLock<Recent>,
 }
 
 /// Where the hashes of chunks are.
@@ -130,6 +133,7 @@ impl Slot {
             lost,
             list: RwLock::new(list),
             state: Mutex::new(state),
+            recent: OnceLock::new(),
         });
         let slot = Self { id, core, growing };
         slot.reload_marks();
@@ -264,6 +268,12 @@ impl Slot {
         self.state().in_doubt
     }
 
+    /// Whether chunk `index` was written by this process a short time ago: reading it does not wait for a disk.
+    pub fn is_warm(&self, index: u32) -> bool {
+        let recent = self.core.recent.get();
+        recent.is_some_and(|recent| recent.contains(index))
+    }
+
     /// Tells `watcher` of every new chunk from now on.
     pub fn watch(&self, watcher: Weak<dyn Watcher>) {
         let mut state = self.state();
@@ -320,6 +330,8 @@ impl Slot {
         file.write_all_at(bytes, extent.offset)
             .and_then(|()| self.core.marks.write_all_at(&[1], index.into()))
             .with_context(|| format!("cannot write chunk {index} of {}", self.path().display()))?;
+        let recent = self.core.recent.get_or_init(Recent::default);
+        recent.insert(index);
         self.learn(index);
         Ok(true)
     }
@@ -487,6 +499,7 @@ impl Slot {
             }
             state.watchers.clone()
         };
+        let count = watchers.len();
         for Watching {
             id,
             growing,
@@ -496,7 +509,7 @@ impl Slot {
             // Who does not know the entry cannot do anything with the chunk.
             let is_known = growing.is_none_or(|growing| growing.entries().get(index).is_some());
             if let Some(watcher) = watcher.upgrade().filter(|_| is_known) {
-                watcher.marked(id, index);
+                watcher.marked(id, index, count);
             }
         }
     }

@@ -10,8 +10,10 @@ use nix::{libc, setsockopt_impl, sockopt_impl, sys::socket::setsockopt};
 use rustls::Connection;
 use std::{
     io::{self, ErrorKind},
+    mem,
     ops::Range,
     pin::Pin,
+    sync::{Mutex, MutexGuard},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -44,6 +46,12 @@ const SEND_SIZE_MIN: usize = PLAIN_SIZE_MAX;
 /// Bytes of the sender's buffer: what may wait, and as many records.
 const SEND_BUFFER_SIZE: usize =
     SEND_SIZE_MIN + SEND_RECORDS * (HEADER_SIZE + PLAIN_SIZE_MAX + OVERHEAD_SIZE);
+
+/// Bytes up to which a sender's buffer is made anew for every message.
+const SMALL_SIZE: usize = 2 << 10;
+
+/// Large buffers that wait for senders.
+const SPARE_MAX: usize = 8;
 
 /// Least and most bytes that a wake-up waits for.
 const WAKE_SIZE: Range<usize> = 2 << 10..64 << 10;
@@ -90,6 +98,12 @@ pub struct Writer {
     sealed: Range<usize>,
     written: u64,
     is_ended: bool,
+}
+
+/// Large buffers of senders that have nothing to send.
+fn spare() -> MutexGuard<'static, Vec<Vec<u8>>> {
+    static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+    SPARE.lock().expect("no holder of this lock panics")
 }
 
 impl Stream {
@@ -270,16 +284,27 @@ impl Writer {
         size: usize,
         seal: impl FnOnce(&mut Key, &mut [u8]) -> io::Result<usize>,
     ) -> io::Result<()> {
-        // What is flushed is often small, and then the buffer is, too: clearing a large one would cost more than sealing.
         let needed = self.sealed.end + HEADER_SIZE + size + OVERHEAD_SIZE;
         if self.buffer.len() < needed {
-            self.buffer
-                .resize(needed.max(2 * self.buffer.len()).min(SEND_BUFFER_SIZE), 0);
+            self.grow(needed);
         }
         let size = seal(&mut self.key, &mut self.buffer[self.sealed.end..])?;
         self.sealed.end += size;
         self.written += size as u64;
         Ok(())
+    }
+
+    /// Makes the buffer larger: what is flushed is often small, and then the buffer is, too; what is more takes a large
+    /// one that was used before, since clearing one costs more than sealing.
+    fn grow(&mut self, needed: usize) {
+        if needed <= SMALL_SIZE {
+            self.buffer.resize(needed, 0);
+            return;
+        }
+        let mut large = spare().pop().unwrap_or_default();
+        large.resize(SEND_BUFFER_SIZE, 0);
+        large[..self.sealed.end].copy_from_slice(&self.buffer[..self.sealed.end]);
+        self.buffer = large;
     }
 
     /// Sends what is sealed.
@@ -321,7 +346,11 @@ impl AsyncWrite for Writer {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(context))?;
         // Whoever flushes has nothing more to say for now; thousands of connections do not keep a buffer each.
-        self.buffer = Vec::new();
+        let buffer = mem::take(&mut self.buffer);
+        let mut spare = spare();
+        if buffer.len() == SEND_BUFFER_SIZE && spare.len() < SPARE_MAX {
+            spare.push(buffer);
+        }
         Poll::Ready(Ok(()))
     }
 

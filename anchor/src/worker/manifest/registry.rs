@@ -244,7 +244,12 @@ impl Registry {
                 member.lease_until = lease_until;
                 self.register_draft(node, draft, out)
             }
-            Request::Watch { content } => self.watch(node, content),
+            Request::Watch { content } => {
+                // Who is about to have it can be dialled: when many come at once, they know each other by the time that
+                // the first chunks are there.
+                self.hold(node, content, &Chunks::List(&[]), out)?;
+                self.watch(node, content)
+            }
             other => Err(Refusal::Malformed(format!(
                 "a member cannot ask this: {other:?}"
             ))),
