@@ -502,7 +502,7 @@ impl Scheduler {
     /// nor from anybody when all are.
     fn is_held(&self, now: Time, since: Time) -> bool {
         let mut origins = self.origins.iter().map(|id| &self.sources[id]);
-        now.since(since) < self.hold()
+        now < since + self.hold()
             && !self.is_quiet(now)
             && !origins.any(|source| source.is_silent(now))
     }

@@ -92,7 +92,7 @@ impl Source {
 
     /// Whether it is to send something and is silent for longer than it usually is.
     pub(super) fn is_silent(&self, now: Time) -> bool {
-        self.is_busy() && now.since(self.heard) >= self.patience()
+        self.is_busy() && now >= self.heard + self.patience()
     }
 
     /// Whether it is silent for so long that another connection to its node might be better.
@@ -100,7 +100,7 @@ impl Source {
         let patience = self.patience_with_all();
         self.is_busy()
             && !self.is_dialled_again
-            && patience.is_some_and(|patience| now.since(self.heard) >= patience)
+            && patience.is_some_and(|patience| now >= self.heard + patience)
     }
 
     /// When it will be silent for too long, if it remains so.

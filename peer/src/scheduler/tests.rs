@@ -179,6 +179,25 @@ fn tick_until(subject: &mut Scheduler, from: Time, until: Time) -> Vec<(Time, Ac
     done
 }
 
+#[test]
+fn a_stall_is_found_by_the_tick_that_is_due_for_it() {
+    let mut subject = scheduler(2);
+    let mut out = Vec::new();
+    join(&mut subject, ms(0), 1, &Bitmap::full(2), &mut out);
+    join(&mut subject, ms(0), 2, &Bitmap::full(2), &mut out);
+    out.clear();
+    // Looked at twice, so that its patience is no whole number of microseconds.
+    for heard in [200, 400].map(ms) {
+        tick_until(&mut subject, ms(0), heard);
+        subject.handle(heard, Event::Received(1, 1000), &mut out);
+    }
+    let robbed = tick_until(&mut subject, ms(400), ms(1000));
+    assert!(
+        matches!(robbed[..], [(Time(974_218), Action::Get(2, _)), ..]),
+        "{robbed:?}"
+    );
+}
+
 /// Answers every request of `sources`, one every `pace`, until `until`; what was asked of others. Chunks chosen are the
 /// first that are wanted.
 fn deliver(
