@@ -139,6 +139,8 @@ pub struct Scheduler {
 enum Touched {
     Nobody,
     One(SourceId),
+    /// These, in order. What others might take from them is looked at by the next tick.
+    Some(Vec<SourceId>),
     /// One, and the origins: what they may be asked for depends on what they are about to choose.
     Choosing(SourceId),
     All,
@@ -205,6 +207,7 @@ impl Scheduler {
             Touched::All => self.open.extend(self.sources.keys()),
             Touched::Nobody => {}
             Touched::One(id) => self.open.push(id),
+            Touched::Some(ids) => self.open.extend(ids),
             Touched::Choosing(id) => {
                 self.open.extend(&self.origins);
                 if !self.open.contains(&id) {
@@ -374,13 +377,17 @@ impl Scheduler {
         {
             return Touched::One(id);
         }
+        let mut touched = Vec::new();
         for (&other, source) in &mut self.sources {
             if source.settle(index, size_of(self.geometry, index)) {
                 out.push(Action::Cancel(other, index));
+                touched.push(other);
+            } else if other == id {
+                touched.push(id);
             }
         }
         self.asked[index as usize] = 0;
-        Touched::All
+        Touched::Some(touched)
     }
 
     fn gone(&mut self, id: SourceId) {
@@ -591,10 +598,6 @@ impl Scheduler {
         // Somebody who owes something himself has no time to rob others, unless they send nothing at all.
         let rate = source.rate.filter(|_| !source.is_busy());
         let wait = |victim: &Source| victim.wait(now, rate);
-        let others = |index: u32| {
-            let owe = self.sources.values().filter(move |other| other.owes(index));
-            owe.map(wait).fold(f64::INFINITY, f64::min)
-        };
         let mut best: Option<(f64, u32)> = None;
         for victim in self.sources.values() {
             let longest = best.map_or(0.0, |(wait, _)| wait);
@@ -604,8 +607,9 @@ impl Scheduler {
             let mut owed = victim.owed.iter().rev().map(|owed| owed.index);
             let found = owed.find(|&index| {
                 let is_alone = self.asked[index as usize] == 1;
+                let mut all = self.sources.values().filter(|other| other.owes(index));
                 source.have.contains(index)
-                    && (is_alone || others(index) > longest)
+                    && (is_alone || all.all(|other| wait(other) > longest))
                     && !(source.is_origin && self.is_elsewhere(now, index))
             });
             best = found.map(|index| (wait(victim), index)).or(best);

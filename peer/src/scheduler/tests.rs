@@ -86,6 +86,24 @@ fn a_source_that_stalls_is_robbed_and_then_dropped() {
 }
 
 #[test]
+fn who_is_robbed_of_its_last_chunk_is_given_another() {
+    let mut subject = scheduler(3);
+    let mut out = Vec::new();
+    join(&mut subject, ms(0), 1, &Bitmap::full(3), &mut out);
+    assert_eq!(gets(&out), [(1, 0), (1, 1)]);
+    let mut first_two = Bitmap::full(3);
+    first_two.remove(2);
+    subject.handle(ms(10), Event::Bitmap(2, first_two), &mut out);
+    tick_until(&mut subject, ms(10), ms(800));
+    out.clear();
+    subject.handle(ms(801), Event::Stored(2, 1), &mut out);
+    assert_eq!(out, [Action::Cancel(1, 1)], "it has stalled");
+    out.clear();
+    subject.handle(ms(802), Event::Stored(2, 0), &mut out);
+    assert_eq!(out, [Action::Cancel(1, 0), Action::Get(1, 2)]);
+}
+
+#[test]
 fn a_liar_is_blamed_and_its_work_given_to_others() {
     let mut subject = scheduler(1);
     let mut out = Vec::new();
@@ -465,6 +483,10 @@ proptest! {
                 subject.handle(now, event, &mut out);
             }
             subject.handle(now, Event::Tick, &mut out);
+            for (&asked, index) in subject.asked.iter().zip(0..) {
+                let owe = subject.sources.values().filter(|source| source.owes(index));
+                prop_assert_eq!(usize::from(asked), owe.count());
+            }
         }
         prop_assert!(subject.asked.iter().all(|&asked| asked == 0));
         prop_assert_eq!(subject.deadline(), None);
