@@ -319,7 +319,8 @@ impl Bitmap {
     }
 
     fn ones_of(words: impl Iterator<Item = u64>) -> impl Iterator<Item = u32> {
-        (0u32..).zip(words).flat_map(|(position, word)| {
+        let words = (0u32..).zip(words).filter(|&(_, word)| word != 0);
+        words.flat_map(|(position, word)| {
             std::iter::successors(Some(word), |rest| Some(rest & rest.wrapping_sub(1)))
                 .take_while(|&rest| rest != 0)
                 .map(move |rest| 64 * position + rest.trailing_zeros())
