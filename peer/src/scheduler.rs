@@ -553,8 +553,7 @@ impl Scheduler {
     /// the time to say so. While nobody else fetches, it is simply the first, so that the file's hash follows from memory.
     fn pick(&mut self, now: Time, id: SourceId, others_fetch: bool) -> Option<u32> {
         let source = self.sources.get(&id)?;
-        let full = self.sources.len() - self.partial - self.origins.len();
-        let is_spared = source.is_origin && (others_fetch || full >= ENOUGH);
+        let is_spared = source.is_origin && (others_fetch || self.has_enough());
         if !others_fetch && !is_spared {
             return self.wanted.first();
         }
@@ -564,6 +563,12 @@ impl Scheduler {
             _ => usize::MAX,
         };
         self.wanted.rarest(&source.have, copies_max, &mut self.rng)
+    }
+
+    /// Whether there are enough sources that are not origins and have everything by now.
+    fn has_enough(&self) -> bool {
+        let others = self.sources.values().filter(|other| !other.is_origin);
+        others.filter(|other| other.have.is_full()).count() >= ENOUGH
     }
 
     /// Whether a source that is not an origin has a chunk and is alive.
