@@ -1,9 +1,8 @@
 //! SHA-256 (FIPS 180-4) of two things side by side.
 //!
 //! A processor's SHA instructions wait for one another: one core hashes two independent streams in little more
-//! time than one. A chunk and the whole file are two such streams, and they are hashed together where both
-//! arrive (when a file is published each has a thread). Where a processor lacks the instructions, `sha2` does
-//! one after the other.
+//! time than one. A chunk and the whole file are two such streams, and they are hashed together. Where a processor
+//! lacks the instructions, `sha2` does one after the other.
 
 #[cfg(target_arch = "x86_64")]
 mod pair;
@@ -12,7 +11,7 @@ use anchorage_manifest::Hash;
 use sha2::block_api::compress256;
 
 /// Bytes of a block.
-const BLOCK_SIZE: usize = 64;
+pub(crate) const BLOCK_SIZE: usize = 64;
 
 /// A hash on its way through a stream; its state can be kept between two blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +132,14 @@ impl Running {
             self.size += rest.len() as u64;
         }
     }
+}
+
+/// Whether two hashes side by side take less time than one after the other.
+pub(crate) fn has_pairs() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return pair::is_able();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 /// Goes on with two hashes, each with bytes of its own.

@@ -1,26 +1,23 @@
-//! Hashing a file in one pass: chunks on one thread, the whole file on another, the disk on a third.
+//! Hashing a file in one pass: the whole file and its chunks side by side on one thread, the disk on another.
+//!
+//! Where two hashes side by side take as long as one after the other, the disk's thread takes over the whole file.
 
 use super::geometry;
 use crate::{
+    buffers::Buffers,
     failure::{Exit, Failure},
+    sha256::{self, BLOCK_SIZE, Running, update_both},
     store::Stamp,
 };
 use anchorage_manifest::{Content, Hash};
 use anyhow::{Context as _, Result, anyhow};
-use sha2::{Digest as _, Sha256};
-use std::{
-    fs::File,
-    io::{ErrorKind, Read as _},
-    path::Path,
-    sync::{Arc, mpsc},
-    thread,
-};
+use std::{fs::File, io::Read, mem, path::Path, sync::mpsc, thread};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Bytes read at a time.
 const PIECE_SIZE: usize = 1 << 20;
 
-/// Pieces between the disk and each hash.
+/// Pieces between the disk and the hashes.
 const PIECES_MAX: usize = 4;
 
 /// Reads a file whole and makes its content. `tell` is told of bytes done and bytes to do, `found` of the chunks'
@@ -32,7 +29,7 @@ pub(super) fn hash(
     found: &UnboundedSender<Hash>,
 ) -> Result<Content, Failure> {
     let operand = || format!("cannot publish {}", path.display());
-    let mut file = File::open(path).with_context(operand)?;
+    let file = File::open(path).with_context(operand)?;
     let before = file.metadata().with_context(operand)?;
     if !before.is_file() {
         return Err(anyhow!(
@@ -42,44 +39,13 @@ pub(super) fn hash(
         .into());
     }
     let geometry = geometry(before.len(), chunk_size)?;
-    let (sha256, chunks) = thread::scope(|scope| {
-        let (whole, pieces_of_whole) = mpsc::sync_channel::<Arc<Vec<u8>>>(PIECES_MAX);
-        let (parts, pieces_of_parts) = mpsc::sync_channel::<Arc<Vec<u8>>>(PIECES_MAX);
-        let sha256 = scope.spawn(move || {
-            let mut hasher = Sha256::new();
-            pieces_of_whole
-                .iter()
-                .for_each(|piece| hasher.update(&*piece));
-            Hash::finish(hasher)
-        });
-        let chunks = scope
-            .spawn(move || hash_chunks(&pieces_of_parts, geometry.chunk_size() as usize, found));
-        let mut done = 0;
-        loop {
-            let mut piece = vec![0; PIECE_SIZE];
-            let count = match file.read(&mut piece) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error).with_context(operand),
-            };
-            piece.truncate(count);
-            let piece = Arc::new(piece);
-            // The threads live until their channels close.
-            drop(whole.send(piece.clone()));
-            drop(parts.send(piece));
-            done += count as u64;
-            tell(done, before.len().max(done));
-        }
-        drop((whole, parts));
-        let sha256 = sha256
-            .join()
-            .map_err(|_| anyhow!("BUG: hashing panicked"))?;
-        let chunks = chunks
-            .join()
-            .map_err(|_| anyhow!("BUG: hashing panicked"))?;
-        Ok((sha256, chunks))
-    })?;
+    let chunk_size = geometry.chunk_size() as usize;
+    // Only where the blocks of both end together.
+    let side_by_side = sha256::has_pairs() && chunk_size.is_multiple_of(BLOCK_SIZE);
+    let chunks = Chunks::new(chunk_size, found);
+    let tell = |done| tell(done, before.len().max(done));
+    let hashed = hash_both(file, chunks, side_by_side, tell);
+    let (sha256, chunks) = hashed.with_context(operand)?;
     let changed = || {
         let error = anyhow!("{} changed while it was read", path.display());
         Failure::new(Exit::Failed, error).hint("publish it again when nobody writes to it")
@@ -91,36 +57,108 @@ pub(super) fn hash(
     Content::new(geometry, sha256, chunks).map_err(|_| changed())
 }
 
-fn hash_chunks(
-    pieces: &mpsc::Receiver<Arc<Vec<u8>>>,
-    chunk_size: usize,
-    found: &UnboundedSender<Hash>,
-) -> Vec<Hash> {
-    let mut chunks = Vec::new();
-    let mut push = |hash| {
-        chunks.push(hash);
-        // Nobody listens where no draft is made.
-        let _ = found.send(hash);
-    };
-    let mut hasher = Sha256::new();
-    let mut filled = 0;
-    for piece in pieces {
-        let mut rest = &piece[..];
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(chunk_size - filled));
-            hasher.update(now);
-            filled += now.len();
-            rest = later;
-            if filled == chunk_size {
-                push(Hash::finish(std::mem::take(&mut hasher)));
-                filled = 0;
+/// The hashes of all that can be read, and of its chunks; if `side_by_side`, on one thread. `tell` is told of the bytes
+/// that were read.
+fn hash_both(
+    mut file: impl Read,
+    mut chunks: Chunks,
+    side_by_side: bool,
+    tell: impl Fn(u64),
+) -> Result<(Hash, Vec<Hash>)> {
+    let mut whole = Running::default();
+    let (mut beside_disk, mut beside_chunks) = (None, None);
+    if side_by_side {
+        beside_chunks = Some(&mut whole);
+    } else {
+        beside_disk = Some(&mut whole);
+    }
+    let buffers = Buffers::default();
+    let chunks = thread::scope(|scope| {
+        let (pieces, to_hash) = mpsc::sync_channel::<Vec<u8>>(PIECES_MAX);
+        let buffers = &buffers;
+        let hashing = scope.spawn(move || {
+            for piece in to_hash {
+                chunks.update(&piece, beside_chunks.as_deref_mut());
+                buffers.give_back(piece);
+            }
+            chunks.finish()
+        });
+        let mut done = 0;
+        loop {
+            let mut piece = buffers.take(0);
+            let count = file
+                .by_ref()
+                .take(PIECE_SIZE as u64)
+                .read_to_end(&mut piece)?;
+            if count == 0 {
+                break;
+            }
+            if let Some(whole) = &mut beside_disk {
+                whole.update(&piece);
+            }
+            // The thread lives until its channel closes.
+            drop(pieces.send(piece));
+            done += count as u64;
+            tell(done);
+        }
+        drop(pieces);
+        hashing.join().map_err(|_| anyhow!("BUG: hashing panicked"))
+    })?;
+    Ok((whole.finish(), chunks))
+}
+
+/// The hashes of a file's chunks, as its bytes come.
+struct Chunks<'a> {
+    size: usize,
+    /// The chunk that has begun, of which so many bytes are missing.
+    running: Running,
+    missing: usize,
+    hashes: Vec<Hash>,
+    found: &'a UnboundedSender<Hash>,
+}
+
+impl<'a> Chunks<'a> {
+    fn new(size: usize, found: &'a UnboundedSender<Hash>) -> Self {
+        Self {
+            size,
+            running: Running::default(),
+            missing: size,
+            hashes: Vec::new(),
+            found,
+        }
+    }
+
+    /// Goes on with `bytes`, and beside it with what else they are to be hashed into.
+    fn update(&mut self, mut bytes: &[u8], mut beside: Option<&mut Running>) {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(self.missing));
+            match &mut beside {
+                Some(beside) => update_both(&mut self.running, now, beside, now),
+                None => self.running.update(now),
+            }
+            bytes = later;
+            self.missing -= now.len();
+            if self.missing == 0 {
+                self.end_chunk();
             }
         }
     }
-    if filled > 0 {
-        push(Hash::finish(hasher));
+
+    /// The hashes, the last one of what has come of its chunk.
+    fn finish(mut self) -> Vec<Hash> {
+        if self.missing < self.size {
+            self.end_chunk();
+        }
+        self.hashes
     }
-    chunks
+
+    fn end_chunk(&mut self) {
+        let hash = mem::take(&mut self.running).finish();
+        self.missing = self.size;
+        self.hashes.push(hash);
+        // Nobody listens where no draft is made.
+        let _ = self.found.send(hash);
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +183,24 @@ mod tests {
                 assert_eq!(told.try_recv(), Ok(chunk));
             }
             assert!(told.is_empty());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn both_hashes_are_the_same_on_one_thread_and_on_two() -> Result<()> {
+        let bytes: Vec<u8> = (0..3_000_000u32)
+            .map(|i| (i % 251).to_le_bytes()[0])
+            .collect();
+        for chunk_size in [1024, 1500, 1 << 20] {
+            for side_by_side in [false, true] {
+                let (found, _told) = unbounded_channel();
+                let chunks = Chunks::new(chunk_size, &found);
+                let (sha256, chunks) = hash_both(&bytes[..], chunks, side_by_side, |_| ())?;
+                assert_eq!(sha256, Hash::of(&bytes));
+                let expected: Vec<Hash> = bytes.chunks(chunk_size).map(Hash::of).collect();
+                assert_eq!(chunks, expected);
+            }
         }
         Ok(())
     }

@@ -29,12 +29,17 @@ const K: [[u32; 4]; 16] = [
     [0x90be_fffa, 0xa450_6ceb, 0xbef9_a3f7, 0xc671_78f2],
 ];
 
+/// Whether the processor can.
+pub(super) fn is_able() -> bool {
+    is_x86_feature_detected!("sha")
+        && is_x86_feature_detected!("sse4.1")
+        && is_x86_feature_detected!("ssse3")
+}
+
 /// Feeds each state its blocks, as many as both have; false, and nothing done, where the processor cannot.
 #[must_use]
 pub(super) fn compress(states: [&mut [u32; 8]; 2], blocks: [&[[u8; 64]]; 2]) -> bool {
-    let is_able = is_x86_feature_detected!("sha")
-        && is_x86_feature_detected!("sse4.1")
-        && is_x86_feature_detected!("ssse3");
+    let is_able = is_able();
     if is_able {
         // SAFETY: what the function may only be called with was just found to be there.
         #[expect(unsafe_code, reason = "a promise about the processor, checked above")]
