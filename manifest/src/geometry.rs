@@ -55,15 +55,17 @@ impl Geometry {
         Ok(Self { size, chunk_size })
     }
 
-    /// The chunk size for a file of `size` bytes when nobody chose one: 8·√size, rounded up to a power of two.
+    /// The chunk size for a file of `size` bytes when nobody chose one: 16·√size, but at most a thousandth of the file (1 of
+    /// 1,024), rounded up to a power of two.
     ///
-    /// It grows with √size as libtorrent's does, so that both the list and a chunk stay small; 8 makes some
-    /// hundreds of chunks even of a small file, which keeps the time to fill a swarm near its minimum
-    /// (Mundinger, Weber and Weiss, 2008).
+    /// It grows with √size as libtorrent's does, so that both the list and a chunk stay small. A thousand chunks keep the
+    /// time to fill a swarm near its minimum (Mundinger, Weber and Weiss, 2008); where that makes small ones, a node that
+    /// has all of a line for itself is not much slower.
     pub fn default_chunk_size(size: u64) -> u32 {
         let wanted = size
             .isqrt()
-            .saturating_mul(8)
+            .saturating_mul(16)
+            .min(size / 1024)
             .checked_next_power_of_two()
             .unwrap_or(u64::MAX);
         let bounded = wanted.clamp(u64::from(CHUNK_SIZE_DEFAULT_MIN), u64::from(CHUNK_SIZE_MAX));
@@ -122,7 +124,7 @@ mod tests {
             (0, 16 << 10),
             (320_000, 16 << 10),
             (64 << 20, 64 << 10),
-            (1 << 30, 256 << 10),
+            (1 << 30, 512 << 10),
             (1 << 44, 16 << 20),
         ] {
             assert_eq!(Geometry::default_chunk_size(size), chunk_size, "{size}");

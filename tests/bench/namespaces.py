@@ -62,7 +62,8 @@ class Network:
             sh("ip", "netns", "add", host)
             self.hosts.append(host)
             own = ["ip", "-n", host]
-            sh(*own, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", self.switch)
+            sh(*own, "link", "add", "eth0", "address", hardware_address(number), "type", "veth",
+               "peer", "name", port, "netns", self.switch)
             sh(*inside, "link", "set", port, "master", "switch0", "up")
             sh(*own, "addr", "add", f"{self.address(number)}/16", "dev", "eth0")
             sh(*own, "link", "set", "lo", "up")
@@ -71,6 +72,7 @@ class Network:
             sh("ip", "netns", "exec", host, "sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1")
             shape(host, "eth0", up, QUEUE_OUT)
             shape(self.switch, port, down, int(down * 1e6 / 8 * QUEUE_IN_S))
+        self.introduce()
         # /proc/PID/net/dev of a process that lives in the switch shows all ports without a process for each look.
         self.holder = subprocess.Popen(["ip", "netns", "exec", self.switch, "sleep", "infinity"])
         deadline = time.monotonic() + 5
@@ -78,6 +80,14 @@ class Network:
             if time.monotonic() > deadline:
                 raise RuntimeError("the ports of the switch cannot be seen in /proc")
             time.sleep(0.01)
+
+    def introduce(self):
+        """Tells every host where all others are: what 33 hosts find out of each other by themselves, by ARP, is more than
+        the kernel keeps for all namespaces together (1,024), and then some of them have "no route to host"."""
+        for host in self.hosts:
+            lines = [f"neigh replace {self.address(other)} lladdr {hardware_address(other)} dev eth0 nud permanent"
+                     for other in range(len(self.hosts)) if self.hosts[other] != host]
+            subprocess.run(["ip", "-n", host, "-batch", "-"], input="\n".join(lines), text=True, check=True)
 
     @staticmethod
     def port(number):
@@ -144,6 +154,11 @@ class Network:
                 self.signal(number, signal.SIGKILL)
             subprocess.run(["ip", "netns", "delete", host], stderr=subprocess.DEVNULL, check=False)
         subprocess.run(["ip", "netns", "delete", self.switch], stderr=subprocess.DEVNULL, check=False)
+
+
+def hardware_address(number):
+    """The locally administered hardware address of a host."""
+    return f"02:00:00:00:{number // 256:02x}:{number % 256:02x}"
 
 
 def shape(namespace, device, mbit, limit):
