@@ -22,9 +22,9 @@ const ITEMS_MAX: usize = 8_192;
 /// How long news wait for others at least.
 const NEWS_BATCH: Duration = Duration::from_millis(10);
 
-/// Time that a message of news is worth, where there is nothing else to send with it: of all that watch one slot each is
-/// told when all have had their share, for a message costs both sides as much as a packet of chunks does.
-const NEWS_SHARE: Duration = Duration::from_millis(6);
+/// Time from one message of news to the next: so much for each who watches the slot, since every message costs both sides
+/// as much as a packet of chunks does, and at most so much. With a chunk, news go before.
+const NEWS_PAUSE: (Duration, Duration) = (Duration::from_millis(6), Duration::from_millis(250));
 
 /// Something to send.
 pub(super) enum Item {
@@ -255,7 +255,10 @@ impl Queue {
 impl Watcher for Outbox {
     fn marked(&self, content: ContentId, index: u32, watchers: usize) {
         let mut queue = self.queue();
-        queue.news_pause = NEWS_SHARE * u32::try_from(watchers).unwrap_or(u32::MAX);
+        let (each, most) = NEWS_PAUSE;
+        queue.news_pause = each
+            .saturating_mul(u32::try_from(watchers).unwrap_or(u32::MAX))
+            .min(most);
         queue.news.entry(content).or_default().push(index);
         let is_first = queue.news_since.is_none();
         queue.news_since.get_or_insert_with(Instant::now);
@@ -407,7 +410,11 @@ mod tests {
     #[tokio::test]
     async fn the_more_are_told_the_longer_news_wait_for_others() {
         let (outbox, content) = (Outbox::default(), ContentId(Hash([1; 32])));
-        for (watchers, pause) in [(1, NEWS_BATCH), (20, 20 * NEWS_SHARE)] {
+        for (watchers, pause) in [
+            (1, NEWS_BATCH),
+            (20, 20 * NEWS_PAUSE.0),
+            (usize::MAX, NEWS_PAUSE.1),
+        ] {
             outbox.marked(content, 1, watchers);
             outbox.news().await;
             let told = Instant::now();
