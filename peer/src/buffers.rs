@@ -10,6 +10,11 @@ const KEPT_MAX: usize = 8;
 pub(crate) struct Buffers(Mutex<Vec<Vec<u8>>>);
 
 impl Buffers {
+    /// No buffers yet.
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
     /// A buffer of so many bytes, whatever they are.
     pub(crate) fn take(&self, size: u32) -> Vec<u8> {
         let spare = self.0.lock().expect("no holder of this lock panics").pop();
@@ -18,10 +23,10 @@ impl Buffers {
         buffer
     }
 
-    /// Gives a buffer back.
+    /// Gives a buffer back; one without memory is not worth keeping.
     pub(crate) fn give_back(&self, buffer: Vec<u8>) {
         let mut kept = self.0.lock().expect("no holder of this lock panics");
-        if kept.len() < KEPT_MAX {
+        if buffer.capacity() > 0 && kept.len() < KEPT_MAX {
             kept.push(buffer);
         }
     }

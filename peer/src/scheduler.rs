@@ -567,15 +567,19 @@ impl Scheduler {
 
     /// Whether there are enough sources that are not origins and have everything by now.
     fn has_enough(&self) -> bool {
-        let others = self.sources.values().filter(|other| !other.is_origin);
-        others.filter(|other| other.have.is_full()).count() >= ENOUGH
+        let full = self.peers().filter(|peer| peer.have.is_full());
+        full.count() >= ENOUGH
     }
 
     /// Whether a source that is not an origin has a chunk and is alive.
     fn is_elsewhere(&self, now: Time, index: u32) -> bool {
-        let others = self.sources.values().filter(|other| !other.is_origin);
-        let mut alive = others.filter(|other| !other.has_stalled(now));
-        alive.any(|other| other.have.contains(index))
+        let mut alive = self.peers().filter(|peer| !peer.has_stalled(now));
+        alive.any(|peer| peer.have.contains(index))
+    }
+
+    /// The sources that are not origins.
+    fn peers(&self) -> impl Iterator<Item = &Source> {
+        self.sources.values().filter(|source| !source.is_origin)
     }
 
     /// A chunk that is taken back from the source with the longest line, for one that has nothing to do: the last one

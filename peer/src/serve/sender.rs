@@ -88,9 +88,7 @@ pub(super) async fn send(
                 leaving.push(slot, &stream);
             }
             server.traffic.count_out(piece.body.len());
-            if !piece.body.is_empty() {
-                server.buffers.give_back(piece.body);
-            }
+            server.buffers.give_back(piece.body);
         }
         timeout(WRITE_DEADLINE, stream.shutdown())
             .await
@@ -265,6 +263,7 @@ impl Loader {
         }
         true
     }
+
     /// Reads a piece of a chunk; on this thread, if that does not wait for a disk and takes little time.
     async fn read(&self, slot: &Arc<Slot>, index: u32, within: u32, size: u32) -> Result<Vec<u8>> {
         let mut body = self.server.buffers.take(size);

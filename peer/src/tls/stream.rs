@@ -5,6 +5,7 @@
 //! in large pieces. Nodes on fast lines, and many nodes on one machine, would else spend their time waking up.
 
 use super::record::{self, HEADER_SIZE, Key, OVERHEAD_SIZE, Opened, PLAIN_SIZE_MAX};
+use crate::buffers::Buffers;
 use anyhow::{Result, ensure};
 use nix::{libc, setsockopt_impl, sockopt_impl, sys::socket::setsockopt};
 use rustls::Connection;
@@ -13,7 +14,6 @@ use std::{
     mem,
     ops::Range,
     pin::Pin,
-    sync::{Mutex, MutexGuard},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -49,9 +49,6 @@ const SEND_BUFFER_SIZE: usize =
 
 /// Bytes up to which a sender's buffer is made anew for every message.
 const SMALL_SIZE: usize = 2 << 10;
-
-/// Large buffers that wait for senders.
-const SPARE_MAX: usize = 8;
 
 /// Least and most bytes that a wake-up waits for.
 const WAKE_SIZE: Range<usize> = 2 << 10..64 << 10;
@@ -101,10 +98,7 @@ pub struct Writer {
 }
 
 /// Large buffers of senders that have nothing to send.
-fn spare() -> MutexGuard<'static, Vec<Vec<u8>>> {
-    static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
-    SPARE.lock().expect("no holder of this lock panics")
-}
+static SPARE: Buffers = Buffers::new();
 
 impl Stream {
     /// Takes a stream over from rustls at a moment when nothing is on its way: each side waits for the other's next
@@ -301,8 +295,7 @@ impl Writer {
             self.buffer.resize(needed, 0);
             return;
         }
-        let mut large = spare().pop().unwrap_or_default();
-        large.resize(SEND_BUFFER_SIZE, 0);
+        let mut large = SPARE.take(u32::try_from(SEND_BUFFER_SIZE).expect("some records"));
         large[..self.sealed.end].copy_from_slice(&self.buffer[..self.sealed.end]);
         self.buffer = large;
     }
@@ -347,9 +340,8 @@ impl AsyncWrite for Writer {
         ready!(self.poll_send(context))?;
         // Whoever flushes has nothing more to say for now; thousands of connections do not keep a buffer each.
         let buffer = mem::take(&mut self.buffer);
-        let mut spare = spare();
-        if buffer.len() == SEND_BUFFER_SIZE && spare.len() < SPARE_MAX {
-            spare.push(buffer);
+        if buffer.len() == SEND_BUFFER_SIZE {
+            SPARE.give_back(buffer);
         }
         Poll::Ready(Ok(()))
     }
