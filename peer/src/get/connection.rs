@@ -67,7 +67,7 @@ pub(super) enum Report {
     /// Bytes came.
     Received(u64),
     /// A chunk of so many bytes is verified and stored.
-    Stored(u32, u32),
+    Stored(u32, u64),
     /// The source does not have a chunk.
     Missing(u32),
     /// A chunk does not match its hash.

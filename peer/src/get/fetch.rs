@@ -4,7 +4,7 @@ use super::{
     connection::{self, Command, Report, Shared},
     prefix::Prefix,
     sources::Sources,
-    verifier::Verifier,
+    verifier::{Verifier, Writer},
 };
 use crate::{
     buffers::Buffers,
@@ -146,8 +146,11 @@ impl Fetch {
         let verifier = Verifier {
             prefix: Prefix::resume(self.slot.clone()),
             arrivals,
-            buffers: shared.buffers.clone(),
-            reports,
+            writer: Writer {
+                slot: self.slot.clone(),
+                buffers: shared.buffers.clone(),
+                reports,
+            },
         };
         let verifying = spawn_blocking(|| verifier.run());
         let mut news = self.node.news();
@@ -270,7 +273,7 @@ impl Fetch {
         Ok(())
     }
 
-    fn stored(&mut self, id: SourceId, index: u32, size: u32, shares: &mut Vec<Share>) {
+    fn stored(&mut self, id: SourceId, index: u32, size: u64, shares: &mut Vec<Share>) {
         self.progressed = Instant::now();
         self.news.push(index);
         self.news_since.get_or_insert(self.progressed);
@@ -294,7 +297,7 @@ impl Fetch {
                 shares.last_mut().expect("pushed just now")
             }
         };
-        share.bytes += u64::from(size);
+        share.bytes += size;
         share.chunks += 1;
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A chunk that comes next in the file is hashed into the prefix while it is verified, from memory; what came out of
 //! turn is read again, beside a later chunk or when nothing else is to be done. The state is kept beside the marks
-//! every now and then, so that a run that continues an earlier one does not read again what that one had hashed:
+//! every now and then, once all that it has hashed is written, so that a run that continues an earlier one does not
+//! read again what that one had hashed:
 //!
 //! ```text
 //! bytes hashed 8 · state of the hash 32, both big-endian · SHA-256 of these 40
@@ -30,6 +31,8 @@ pub(super) struct Prefix {
     slot: Arc<Slot>,
     hash: Running,
     kept: u64,
+    /// A state that is to be kept as soon as all of it is written.
+    to_keep: Option<Running>,
     buffer: Vec<u8>,
 }
 
@@ -43,6 +46,7 @@ impl Prefix {
         Self {
             slot,
             kept: hash.size(),
+            to_keep: None,
             hash,
             buffer: Vec::new(),
         }
@@ -61,33 +65,34 @@ impl Prefix {
         Ok(())
     }
 
-    /// Verifies a chunk, writes it to its place and marks it; false if it does not match its hash. As many bytes of
-    /// the prefix are hashed beside it, if they are there: those of the chunk itself, where it comes next. Blocks.
-    pub(super) fn store(&mut self, index: u32, bytes: &[u8]) -> Result<bool> {
+    /// Whether a chunk matches its hash. As many bytes of the prefix are hashed beside it, if they are there: those of
+    /// the chunk itself, where it comes next. Blocks.
+    pub(super) fn verify(&mut self, index: u32, bytes: &[u8]) -> Result<bool> {
         let mut chunk = Running::default();
         let extent = self.slot.geometry().extent(index);
         if extent.is_some_and(|Extent { offset, .. }| offset == self.hash.size()) {
             let mut further = self.hash.clone();
             update_both(&mut chunk, bytes, &mut further, bytes);
-            let is_stored = self.slot.store_hashed(index, bytes, chunk.finish())?;
-            if is_stored {
+            let matches = self.slot.matches(index, bytes.len(), chunk.finish());
+            if matches {
                 self.hash = further;
                 self.keep_sometimes();
             }
-            return Ok(is_stored);
+            return Ok(matches);
         }
         let count = self.read(bytes.len())?;
         let piece = &self.buffer[..count];
         update_both(&mut chunk, bytes, &mut self.hash, piece);
         self.keep_sometimes();
-        self.slot.store_hashed(index, bytes, chunk.finish())
+        Ok(self.slot.matches(index, bytes.len(), chunk.finish()))
     }
 
-    /// The hash of the whole file, if all of it is verified; else the state is kept for a later run. Blocks.
+    /// The hash of the whole file, if all of it is written; else the state is kept for a later run. What was verified has
+    /// been written. Blocks.
     pub(super) fn finish(mut self) -> Result<Option<Hash>> {
         let size = self.slot.geometry().size();
         if verified(&self.slot) < size {
-            self.keep();
+            self.keep(&self.hash.clone());
             return Ok(None);
         }
         while self.hash.size() < verified(&self.slot) {
@@ -111,15 +116,19 @@ impl Prefix {
     }
 
     fn keep_sometimes(&mut self) {
-        if self.hash.size() - self.kept >= KEEP_EVERY {
-            self.keep();
+        if self.to_keep.is_none() && self.hash.size() - self.kept >= KEEP_EVERY {
+            self.to_keep = Some(self.hash.clone());
+        }
+        let is_written = |hash: &mut Running| hash.size() <= verified(&self.slot);
+        if let Some(hash) = self.to_keep.take_if(is_written) {
+            self.keep(&hash);
         }
     }
 
-    /// Keeps the state, if it is one that can be kept; where that fails, the next run begins at the last one kept.
-    fn keep(&mut self) {
-        if let Some(state) = self.hash.to_bytes() {
-            self.kept = self.hash.size();
+    /// Keeps a state, if it is one that can be kept; where that fails, the next run begins at the last one kept.
+    fn keep(&mut self, hash: &Running) {
+        if let Some(state) = hash.to_bytes() {
+            self.kept = hash.size();
             let check = Hash::of(&state);
             drop(fs::write(
                 self.slot.prefix_path(),
@@ -178,6 +187,12 @@ mod tests {
         fn chunk(&self, index: u32) -> &[u8] {
             self.bytes.chunks(1024).nth(index as usize).unwrap_or(&[])
         }
+
+        fn store(&self, prefix: &mut Prefix, index: u32) -> Result<bool> {
+            let matches = prefix.verify(index, self.chunk(index))?;
+            self.slot.write(index, self.chunk(index))?;
+            Ok(matches)
+        }
     }
 
     #[test]
@@ -185,7 +200,7 @@ mod tests {
         let file = File::new()?;
         let mut first = Prefix::resume(file.slot.clone());
         for index in (0..20).chain([25]) {
-            assert!(first.store(index, file.chunk(index))?);
+            assert!(file.store(&mut first, index)?);
         }
         assert_eq!(first.finish()?, None);
         let mut resumed = Prefix::resume(file.slot.clone());
@@ -193,7 +208,7 @@ mod tests {
         // What was hashed is not read again: damage there does not change the result.
         file.slot.file().write_all_at(b"damage", 0)?;
         for index in 20..file.content.geometry().chunks() {
-            assert!(resumed.store(index, file.chunk(index))?);
+            assert!(file.store(&mut resumed, index)?);
         }
         assert_eq!(resumed.finish()?, Some(file.content.sha256()));
         fs::write(file.slot.prefix_path(), b"damage")?;
@@ -210,9 +225,8 @@ mod tests {
         for index in order {
             let mut corrupt = file.chunk(index).to_vec();
             corrupt[0] ^= 1;
-            assert!(!subject.store(index, &corrupt)?);
-            assert!(!file.slot.has(index));
-            assert!(subject.store(index, file.chunk(index))?);
+            assert!(!subject.verify(index, &corrupt)?);
+            assert!(file.store(&mut subject, index)?);
             if index % 3 == 0 {
                 subject.advance()?;
             }

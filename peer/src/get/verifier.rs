@@ -1,15 +1,23 @@
-//! The thread of a fetch that verifies and writes what its connections receive.
+//! What verifies and writes what the connections of a fetch receive.
 //!
-//! One thread for all of them: the file has one writer, and whatever is to be hashed is hashed side by side.
+//! ```text
+//! connections ── arrivals ──► verifier ── what it has no time for ──► writer
+//!                     hashes chunk and file, writes             writes
+//! ```
+//! One thread hashes: whatever is to be hashed is hashed side by side. Writing takes as long again, so while more has
+//! arrived another thread does that.
 
 use super::{
     connection::{Report, Reports},
     prefix::Prefix,
 };
-use crate::{buffers::Buffers, scheduler::SourceId};
+use crate::{buffers::Buffers, scheduler::SourceId, store::Slot};
 use anchorage_manifest::Hash;
 use anyhow::Result;
-use std::sync::Arc;
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+};
 use tokio::sync::{
     OwnedSemaphorePermit,
     mpsc::{UnboundedReceiver, error::TryRecvError},
@@ -20,62 +28,107 @@ pub(super) struct Arrival {
     pub(super) from: SourceId,
     pub(super) index: u32,
     pub(super) bytes: Vec<u8>,
-    /// Its part of the memory for what is on its way to the disk; this is what bounds the queue.
+    /// Its part of the memory for what is on its way to the disk; this is what bounds the queues.
     pub(super) permit: OwnedSemaphorePermit,
 }
 
-/// What the thread works with.
+/// What verifies.
 pub(super) struct Verifier {
     pub(super) prefix: Prefix,
     pub(super) arrivals: UnboundedReceiver<Arrival>,
+    pub(super) writer: Writer,
+}
+
+/// What writes.
+pub(super) struct Writer {
+    pub(super) slot: Arc<Slot>,
     pub(super) buffers: Arc<Buffers>,
     pub(super) reports: Reports,
 }
+
+/// An error that was reported, which ends the work.
+struct Failed;
 
 impl Verifier {
     /// Works until nothing can arrive any more; then the hash of the file, if it is whole. Of each chunk is told what
     /// becomes of it, and of an error, which ends the work, what it is. Blocks.
     pub(super) fn run(mut self) -> Option<Hash> {
-        // An error of the disk is none of any connection's; whose chunk it met does not matter.
-        let mut from = SourceId::default();
-        let worked = self.work(&mut from);
-        let Self {
-            prefix, reports, ..
-        } = self;
-        match worked.and_then(|()| prefix.finish()) {
-            Ok(hash) => hash,
-            Err(error) => {
-                // When the fetch is over, nobody wants to know.
-                drop(reports.send((from, Report::Unwritable(error))));
-                None
+        thread::scope(|scope| {
+            let (verified, to_write) = mpsc::channel::<Arrival>();
+            let writer = &self.writer;
+            let write = move || {
+                let mut to_write = to_write.into_iter();
+                // Who has failed has said so, and what is verified from now on meets the same error.
+                let _ = to_write.try_for_each(|arrival| writer.write(arrival));
+            };
+            // Where there is no thread for it, nobody takes what is sent, and it is written here.
+            let _ = thread::Builder::new().spawn_scoped(scope, write);
+            work(&mut self.prefix, &mut self.arrivals, writer, &verified)
+        })
+        .ok()?;
+        // An error of the disk is none of any connection's.
+        let hash = self.prefix.finish();
+        self.writer.check(SourceId::default(), hash).ok()?
+    }
+}
+
+/// Verifies what arrives, and writes it if nobody waits meanwhile.
+fn work(
+    prefix: &mut Prefix,
+    arrivals: &mut UnboundedReceiver<Arrival>,
+    writer: &Writer,
+    verified: &mpsc::Sender<Arrival>,
+) -> Result<(), Failed> {
+    loop {
+        let arrival = match arrivals.try_recv() {
+            Ok(arrival) => arrival,
+            Err(TryRecvError::Empty) if prefix.is_late() => {
+                writer.check(SourceId::default(), prefix.advance())?;
+                continue;
             }
+            Err(_) => match arrivals.blocking_recv() {
+                Some(arrival) => arrival,
+                None => return Ok(()),
+            },
+        };
+        let (from, index) = (arrival.from, arrival.index);
+        if !writer.check(from, prefix.verify(index, &arrival.bytes))? {
+            writer.finish(arrival, Report::Corrupt(index));
+        } else if arrivals.is_empty() {
+            writer.write(arrival)?;
+        } else if let Err(mpsc::SendError(arrival)) = verified.send(arrival) {
+            writer.write(arrival)?;
         }
     }
+}
 
-    fn work(&mut self, from: &mut SourceId) -> Result<()> {
-        loop {
-            let arrival = match self.arrivals.try_recv() {
-                Ok(arrival) => arrival,
-                Err(TryRecvError::Empty) if self.prefix.is_late() => {
-                    self.prefix.advance()?;
-                    continue;
-                }
-                Err(_) => match self.arrivals.blocking_recv() {
-                    Some(arrival) => arrival,
-                    None => return Ok(()),
-                },
-            };
-            *from = arrival.from;
-            let size = u32::try_from(arrival.bytes.len())?;
-            let report = if self.prefix.store(arrival.index, &arrival.bytes)? {
-                Report::Stored(arrival.index, size)
-            } else {
-                Report::Corrupt(arrival.index)
-            };
-            self.buffers.give_back(arrival.bytes);
-            drop(arrival.permit);
-            // When the fetch is over, nobody wants to know.
-            drop(self.reports.send((*from, report)));
-        }
+impl Writer {
+    /// Writes a chunk that matches its hash.
+    fn write(&self, arrival: Arrival) -> Result<(), Failed> {
+        let Arrival { from, index, .. } = arrival;
+        self.check(from, self.slot.write(index, &arrival.bytes))?;
+        let size = arrival.bytes.len() as u64;
+        self.finish(arrival, Report::Stored(index, size));
+        Ok(())
+    }
+
+    /// Lets go of a chunk's memory, and says what has become of it.
+    fn finish(&self, arrival: Arrival, report: Report) {
+        self.buffers.give_back(arrival.bytes);
+        drop(arrival.permit);
+        self.tell(arrival.from, report);
+    }
+
+    /// Says what is wrong, if anything is.
+    fn check<T>(&self, from: SourceId, result: Result<T>) -> Result<T, Failed> {
+        result.map_err(|error| {
+            self.tell(from, Report::Unwritable(error));
+            Failed
+        })
+    }
+
+    fn tell(&self, from: SourceId, report: Report) {
+        // When the fetch is over, nobody wants to know.
+        drop(self.reports.send((from, report)));
     }
 }

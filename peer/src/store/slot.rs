@@ -311,16 +311,17 @@ impl Slot {
 
     /// Verifies a chunk, writes it to its place and marks it; false if it does not match its hash. Blocks.
     pub fn store(&self, index: u32, bytes: &[u8]) -> Result<bool> {
-        self.store_hashed(index, bytes, Hash::of(bytes))
+        let matches = self.matches(index, bytes.len(), Hash::of(bytes));
+        if matches {
+            self.write(index, bytes)?;
+        }
+        Ok(matches)
     }
 
-    /// [`Slot::store`] for a caller who has hashed the bytes already. Blocks.
-    pub(crate) fn store_hashed(&self, index: u32, bytes: &[u8], hash: Hash) -> Result<bool> {
-        if !self.matches(index, bytes.len(), hash) {
-            return Ok(false);
-        }
+    /// Writes a chunk that matches its hash to its place and marks it, if it is not there yet. Blocks.
+    pub(crate) fn write(&self, index: u32, bytes: &[u8]) -> Result<()> {
         if self.has(index) {
-            return Ok(true);
+            return Ok(());
         }
         let extent = self
             .geometry()
@@ -333,7 +334,7 @@ impl Slot {
         let recent = self.core.recent.get_or_init(Recent::default);
         recent.insert(index);
         self.learn(index);
-        Ok(true)
+        Ok(())
     }
 
     /// Marks every chunk: the file was read whole just now, and it matched. Blocks.
@@ -486,7 +487,8 @@ impl Slot {
         self.state().file.clone()
     }
 
-    fn matches(&self, index: u32, size: usize, hash: Hash) -> bool {
+    /// Whether chunk `index` has this size and this hash.
+    pub(crate) fn matches(&self, index: u32, size: usize, hash: Hash) -> bool {
         let extent = self.geometry().extent(index);
         extent.is_some_and(|extent| extent.size as usize == size) && self.hash(index) == Some(hash)
     }
