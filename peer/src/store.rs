@@ -16,11 +16,11 @@
 //! nothing that failed verification ever reaches a file. One byte a chunk, written alone, needs no lock between
 //! processes, so the transfer processes of an anchor share one store.
 
+mod cached;
 #[cfg(test)]
 mod draft_tests;
 mod growing;
 mod place;
-mod recent;
 mod slot;
 
 pub use place::{Place, Stamp};

@@ -20,9 +20,6 @@ use tokio::{io::AsyncWriteExt as _, sync::mpsc, task::spawn_blocking, time::time
 /// Bytes that are read from a file at a time.
 const PIECE_SIZE: u32 = 256 << 10;
 
-/// Most bytes that are read on the thread that also looks after the connections; another one costs more than these.
-const INLINE_SIZE_MAX: u32 = 128 << 10;
-
 /// Pieces between loader and writer.
 const PIECES_MAX: usize = 1;
 
@@ -264,11 +261,11 @@ impl Loader {
         true
     }
 
-    /// Reads a piece of a chunk; on this thread, if that does not wait for a disk and takes little time.
+    /// Reads a piece of a chunk; on this thread, if it is in memory.
     async fn read(&self, slot: &Arc<Slot>, index: u32, within: u32, size: u32) -> Result<Vec<u8>> {
         let mut body = self.server.buffers.take(size);
-        if size <= INLINE_SIZE_MAX && slot.is_warm(index) {
-            return slot.read(index, within, &mut body).map(|()| body);
+        if slot.read_now(index, within, &mut body)? {
+            return Ok(body);
         }
         let slot = slot.clone();
         spawn_blocking(move || slot.read(index, within, &mut body).map(|()| body))

@@ -5,18 +5,19 @@
 //! name is answered by it, until nobody does.
 
 use super::{
+    cached,
     growing::Growing,
     place::{Place, Stamp},
-    recent::Recent,
 };
 use crate::file_path::FilePath;
 use anchorage_manifest::{Bitmap, Content, ContentId, Draft, Geometry, Hash, Signature};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     fs::{self, File, OpenOptions},
+    io,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, Weak},
+    sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, Weak},
 };
 use tokio::sync::broadcast;
 
@@ -44,8 +45,8 @@ struct Core {
     lost: broadcast::Sender<ContentId>,
     list: RwLock<List>,
     state: Mutex<State>,
-    /// Made with the first chunk that is written.
-    recent: OnceLock<Recent>,
+    /// Whether the file lies in memory.
+    is_in_memory: bool,
 }
 
 /// Where the hashes of chunks are.
@@ -119,6 +120,7 @@ impl Slot {
             .set_len(geometry.chunks().into())
             .context("cannot size the marks")?;
         let in_doubt = place.in_doubt(&file);
+        let is_in_memory = cached::is_in_memory(&file);
         let state = State {
             folder: folder.to_owned(),
             place,
@@ -133,7 +135,7 @@ impl Slot {
             lost,
             list: RwLock::new(list),
             state: Mutex::new(state),
-            recent: OnceLock::new(),
+            is_in_memory,
         });
         let slot = Self { id, core, growing };
         slot.reload_marks();
@@ -268,12 +270,6 @@ impl Slot {
         self.state().in_doubt
     }
 
-    /// Whether chunk `index` was written by this process a short time ago: reading it does not wait for a disk.
-    pub fn is_warm(&self, index: u32) -> bool {
-        let recent = self.core.recent.get();
-        recent.is_some_and(|recent| recent.contains(index))
-    }
-
     /// Tells `watcher` of every new chunk from now on.
     pub fn watch(&self, watcher: Weak<dyn Watcher>) {
         let mut state = self.state();
@@ -287,6 +283,29 @@ impl Slot {
 
     /// Reads bytes of chunk `index` from `within` on. Fails if the chunk is not there, or the file changed. Blocks.
     pub fn read(&self, index: u32, within: u32, bytes: &mut [u8]) -> Result<()> {
+        self.read_by(index, within, |file, offset| {
+            file.read_exact_at(bytes, offset)
+        })
+    }
+
+    /// [`Slot::read`] of what is in memory; false, and anything in `bytes`, if it would have to wait for a disk.
+    pub fn read_now(&self, index: u32, within: u32, bytes: &mut [u8]) -> Result<bool> {
+        self.read_by(index, within, |file, offset| {
+            if self.core.is_in_memory {
+                file.read_exact_at(bytes, offset).map(|()| true)
+            } else {
+                cached::read(file, bytes, offset)
+            }
+        })
+    }
+
+    /// Reads from chunk `index`, by whatever takes the file and where in it the bytes are.
+    fn read_by<T>(
+        &self,
+        index: u32,
+        within: u32,
+        read: impl FnOnce(&File, u64) -> io::Result<T>,
+    ) -> Result<T> {
         let file = {
             let state = self.state();
             ensure!(state.have.contains(index), "chunk {index} is not there");
@@ -297,8 +316,7 @@ impl Slot {
             .extent(index)
             .context("chunk past the end")?;
         let operand = || format!("cannot read chunk {index} of {}", self.path().display());
-        file.read_exact_at(bytes, extent.offset + u64::from(within))
-            .with_context(operand)?;
+        let read = read(&file, extent.offset + u64::from(within)).with_context(operand)?;
         let stamp = self.state().place.stamp;
         if let Some(stamp) = stamp
             && Stamp::of(&file.metadata().with_context(operand)?) != stamp
@@ -306,7 +324,7 @@ impl Slot {
             self.lose();
             bail!("{} has changed on disk", self.path().display());
         }
-        Ok(())
+        Ok(read)
     }
 
     /// Verifies a chunk, writes it to its place and marks it; false if it does not match its hash. Blocks.
@@ -331,8 +349,6 @@ impl Slot {
         file.write_all_at(bytes, extent.offset)
             .and_then(|()| self.core.marks.write_all_at(&[1], index.into()))
             .with_context(|| format!("cannot write chunk {index} of {}", self.path().display()))?;
-        let recent = self.core.recent.get_or_init(Recent::default);
-        recent.insert(index);
         self.learn(index);
         Ok(())
     }
