@@ -5,6 +5,7 @@
 
 pub mod audience;
 mod connection;
+mod given;
 mod grant;
 mod line;
 mod outbox;
@@ -20,6 +21,7 @@ use crate::{
 };
 use anchorage_manifest::{Bitmap, ContentId, Geometry, limits::CHUNK_SIZE_MAX};
 use audience::{AskerId, Audience};
+use given::Given;
 use grant::Waiting;
 use slots::Slots;
 use std::{
@@ -74,11 +76,17 @@ pub struct Server {
     incoming: Arc<Semaphore>,
     buffers: Buffers,
     slots: Mutex<Slots<Waiting>>,
-    audiences: Mutex<BTreeMap<ContentId, Audience>>,
+    audiences: Mutex<BTreeMap<ContentId, Hearers>>,
     share: Share,
     next_asker: AtomicU64,
     /// When the slots' time began.
     epoch: Instant,
+}
+
+/// Who asks for a content, and what others with the same store have given out.
+struct Hearers {
+    audience: Audience,
+    given: Option<Given>,
 }
 
 impl Server {
@@ -123,37 +131,45 @@ impl Server {
     fn join(&self, asker: AskerId, slot: &Slot, have: &Bitmap) {
         let chunks = slot.geometry().chunks();
         let mut audiences = self.audiences();
-        let audience = audiences
-            .entry(slot.id())
-            .or_insert_with(|| Audience::new(chunks, self.share.chunks(chunks)));
+        let hearers = audiences.entry(slot.id()).or_insert_with(|| Hearers {
+            audience: Audience::new(chunks, self.share),
+            given: self.given(slot),
+        });
         if have.len() == chunks {
-            audience.join(asker, have);
+            hearers.audience.join(asker, have);
         }
+    }
+
+    /// What others with the same store have given out; none if there are none, or it cannot be known.
+    fn given(&self, slot: &Slot) -> Option<Given> {
+        let sibling = self.share.sibling()?;
+        Given::open(&slot.given_path(), sibling).ok()
     }
 
     /// An asker has a chunk, or is being sent it.
     fn has(&self, asker: AskerId, content: ContentId, index: u32) {
-        if let Some(audience) = self.audiences().get_mut(&content) {
-            audience.has(asker, index);
+        if let Some(hearers) = self.audiences().get_mut(&content) {
+            hearers.audience.has(asker, index);
         }
     }
 
     /// A chunk for an asker that no asker has yet.
     fn choose(&self, asker: AskerId, slot: &Slot) -> Option<u32> {
-        self.audiences()
-            .get_mut(&slot.id())?
-            .take(asker, &slot.have())
+        let mut audiences = self.audiences();
+        let Hearers { audience, given } = audiences.get_mut(&slot.id())?;
+        let claim = |index| given.as_ref().is_none_or(|given| given.claim(index));
+        audience.take(asker, &slot.have(), claim)
     }
 
     /// An asker has gone.
     fn leave(&self, asker: AskerId) {
-        self.audiences().retain(|_, audience| {
-            audience.leave(asker);
-            !audience.is_empty()
+        self.audiences().retain(|_, hearers| {
+            hearers.audience.leave(asker);
+            !hearers.audience.is_empty()
         });
     }
 
-    fn audiences(&self) -> MutexGuard<'_, BTreeMap<ContentId, Audience>> {
+    fn audiences(&self) -> MutexGuard<'_, BTreeMap<ContentId, Hearers>> {
         self.audiences
             .lock()
             .expect("no holder of this lock panics")

@@ -141,7 +141,7 @@ impl World {
                 node.audience.has(link as u64, index);
                 Some(index)
             }
-            _ => node.audience.take(link as u64, &node.have),
+            _ => node.audience.take(link as u64, &node.have, |_| true),
         };
         let extent = index.and_then(|index| self.geometry.extent(index));
         match (index, extent) {

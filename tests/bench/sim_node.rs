@@ -4,9 +4,9 @@ use crate::sim_scenario::Host;
 use anchorage_manifest::Bitmap;
 use anchorage_peer::{
     scheduler::Scheduler,
-    serve::{audience::Audience, slots::Slots},
+    serve::{Share, audience::Audience, slots::Slots},
 };
-use std::{collections::VecDeque, iter::StepBy, ops::Range, rc::Rc};
+use std::{collections::VecDeque, rc::Rc};
 
 /// Number of a node.
 pub(crate) type NodeNumber = usize;
@@ -139,7 +139,7 @@ impl Node {
     pub(crate) fn new(
         host: Host,
         have: Bitmap,
-        share: StepBy<Range<u32>>,
+        share: Share,
         scheduler: Option<Scheduler>,
     ) -> Self {
         Self {

@@ -106,12 +106,12 @@ impl World {
         let anchors = scenario.hosts.iter().filter(|host| host.is_anchor).count();
         let nodes = scenario.hosts.iter().enumerate().map(|(number, &host)| {
             if host.is_anchor {
-                let share = Share::whole().part(number, anchors).chunks(chunks);
+                let share = Share::whole().part(number, anchors);
                 return Node::new(host, Bitmap::full(chunks), share, None);
             }
             let have = Bitmap::empty(chunks);
             let scheduler = Scheduler::new(geometry, have.clone(), rng.u64(..));
-            Node::new(host, have, (0..chunks).step_by(1), Some(scheduler))
+            Node::new(host, have, Share::whole(), Some(scheduler))
         });
         let nodes: Vec<Node> = nodes.collect();
         let mut world = Self {

@@ -50,8 +50,10 @@ impl Server {
                 slots.next(
                     |waiting| !waiting.grant.is_closed(),
                     |waiting| {
-                        let audience = audiences.get(&waiting.content);
-                        audience.map_or(0, |audience| audience.rank(waiting.asker, waiting.asked))
+                        let hearers = audiences.get(&waiting.content);
+                        hearers.map_or(0, |hearers| {
+                            hearers.audience.rank(waiting.asker, waiting.asked)
+                        })
                     },
                     |waiting| waiting.asked.is_none(),
                 )

@@ -498,6 +498,11 @@ impl Slot {
         self.state().folder.join("prefix")
     }
 
+    /// Where servers of this store say what they have given out.
+    pub fn given_path(&self) -> PathBuf {
+        self.state().folder.join("given")
+    }
+
     /// The open file, to be read whole.
     pub fn file(&self) -> Arc<File> {
         self.state().file.clone()
