@@ -18,6 +18,7 @@ pub use share::Share;
 use crate::{
     buffers::Buffers,
     store::{Slot, Store},
+    time::Time,
 };
 use anchorage_manifest::{Bitmap, ContentId, Geometry, limits::CHUNK_SIZE_MAX};
 use audience::{AskerId, Audience};
@@ -79,7 +80,7 @@ pub struct Server {
     audiences: Mutex<BTreeMap<ContentId, Hearers>>,
     share: Share,
     next_asker: AtomicU64,
-    /// When the slots' time began.
+    /// When time began.
     epoch: Instant,
 }
 
@@ -122,6 +123,10 @@ impl Server {
         self.traffic.read()
     }
 
+    fn now(&self) -> Time {
+        Time::default() + self.epoch.elapsed()
+    }
+
     /// A number for a connection.
     fn asker(&self) -> AskerId {
         self.next_asker.fetch_add(1, Ordering::Relaxed)
@@ -136,7 +141,7 @@ impl Server {
             given: self.given(slot),
         });
         if have.len() == chunks {
-            hearers.audience.join(asker, have);
+            hearers.audience.join(self.now(), asker, have);
         }
     }
 
@@ -149,7 +154,7 @@ impl Server {
     /// An asker has a chunk, or is being sent it.
     fn has(&self, asker: AskerId, content: ContentId, index: u32) {
         if let Some(hearers) = self.audiences().get_mut(&content) {
-            hearers.audience.has(asker, index);
+            hearers.audience.has(self.now(), asker, index);
         }
     }
 
@@ -158,7 +163,7 @@ impl Server {
         let mut audiences = self.audiences();
         let Hearers { audience, given } = audiences.get_mut(&slot.id())?;
         let claim = |index| given.as_ref().is_none_or(|given| given.claim(index));
-        audience.take(asker, &slot.have(), claim)
+        audience.take(self.now(), asker, &slot.have(), claim)
     }
 
     /// An asker has gone.

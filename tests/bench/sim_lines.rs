@@ -111,6 +111,7 @@ impl World {
 
     /// Gives out the slots that are free.
     fn grant(&mut self, source: NodeNumber) {
+        let now = Time(self.now / 1_000);
         loop {
             let connections = &self.connections;
             let node = &mut self.nodes[source];
@@ -121,12 +122,12 @@ impl World {
             };
             let next = node.slots.next(
                 |&link| !connections[link].closed,
-                |&link| audience.rank(link as u64, asked(link)),
+                |&link| audience.rank(now, link as u64, asked(link)),
                 |&link| asked(link).is_none(),
             );
             match next {
                 Some(link) if self.granted(link) => {}
-                Some(_) => self.nodes[source].slots.give_back(Time(self.now / 1_000)),
+                Some(_) => self.nodes[source].slots.give_back(now),
                 None => return,
             }
         }
@@ -134,14 +135,15 @@ impl World {
 
     /// A connection has a slot; false if there is nothing to send.
     fn granted(&mut self, link: Link) -> bool {
+        let now = Time(self.now / 1_000);
         let connection = &mut self.connections[link];
         let node = &mut self.nodes[connection.source];
         let index = match connection.waiting.take() {
             Some(Item::Chunk(index)) => {
-                node.audience.has(link as u64, index);
+                node.audience.has(now, link as u64, index);
                 Some(index)
             }
-            _ => node.audience.take(link as u64, &node.have, |_| true),
+            _ => node.audience.take(now, link as u64, &node.have, |_| true),
         };
         let extent = index.and_then(|index| self.geometry.extent(index));
         match (index, extent) {

@@ -167,10 +167,11 @@ impl World {
             What::NewsOfAsker(link, chunks) => {
                 let Connection { source, closed, .. } = self.connections[link];
                 if !closed {
+                    let now = Time(self.now / 1_000);
                     let audience = &mut self.nodes[source].audience;
                     chunks
                         .iter()
-                        .for_each(|&index| audience.has(link as u64, index));
+                        .for_each(|&index| audience.has(now, link as u64, index));
                 }
             }
             What::Exhausted(link) => {
@@ -229,7 +230,8 @@ impl World {
         }
         self.connections[link].is_up = true;
         let have = self.nodes[asker].have.clone();
-        self.nodes[source].audience.join(link as u64, &have);
+        let now = Time(self.now / 1_000);
+        self.nodes[source].audience.join(now, link as u64, &have);
         let have = Rc::new(self.nodes[source].have.clone());
         self.say_to_asker(link, What::Bitmap(link, have));
     }

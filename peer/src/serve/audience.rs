@@ -5,14 +5,26 @@
 //! fresh if the source has it and no asker that is connected now has it, as far as they told, or is being sent it.
 //!
 //! A source that shares the work with others begins with a part of its own. What is fresh of theirs comes after that, from
-//! the end, while they come from the beginning.
+//! the end, while they come from the beginning. What has been on its way to an asker for much longer than is usual is
+//! given out again when nothing is fresh any more, and who takes so long is given nothing more: that asker's line is slow,
+//! or cut, and the chunk in nobody's hands.
 
 use super::Share;
+use crate::time::Time;
 use anchorage_manifest::Bitmap;
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 /// Chunks that are looked at to see how busy an asker is.
 const BACKLOG_MAX: usize = 64;
+
+/// How long it takes from choosing a chunk to word that it has come, before that is known.
+const LAG_NEW: Duration = Duration::from_millis(100);
+
+/// What takes so many times as long as is usual, and so long at least, takes too long.
+const TOO_LONG: (u32, Duration) = (6, Duration::from_millis(400));
 
 /// A connection.
 pub type AskerId = u64;
@@ -29,8 +41,8 @@ pub struct Audience {
     fresh_of_others: Bitmap,
     /// Chunks of the source when `fresh` was last made.
     known: u32,
-    /// Chunks that were chosen so far, for anybody.
-    choices: usize,
+    /// Time from choosing a chunk to word that it has come, smoothed over all askers.
+    lag: Duration,
 }
 
 #[derive(Debug)]
@@ -38,8 +50,18 @@ struct Asker {
     have: Bitmap,
     /// Chunks that were chosen for it.
     chosen: Vec<u32>,
-    /// Those of them that it has not told it has, each with how many had been chosen before.
-    coming: VecDeque<(u32, usize)>,
+    /// Those of them that it has not told it has, each with when it was chosen.
+    coming: VecDeque<(u32, Time)>,
+    /// How long the last of them took.
+    lag: Duration,
+}
+
+impl Asker {
+    /// How long it has been waiting for the first of what is coming.
+    fn waiting(&self, now: Time) -> Duration {
+        let first = self.coming.front();
+        first.map_or(Duration::ZERO, |&(_, chosen)| now.since(chosen))
+    }
 }
 
 impl Audience {
@@ -53,27 +75,36 @@ impl Audience {
             fresh_of_others: fresh.clone(),
             fresh,
             known: 0,
-            choices: 0,
+            lag: LAG_NEW,
         }
     }
 
     /// Somebody asks who has these chunks already.
-    pub fn join(&mut self, asker: AskerId, have: &Bitmap) {
+    pub fn join(&mut self, now: Time, asker: AskerId, have: &Bitmap) {
         let chunks = u32::try_from(self.out.len()).expect("as many as a bitmap has");
         self.askers.entry(asker).or_insert_with(|| Asker {
             have: Bitmap::empty(chunks),
             chosen: Vec::new(),
             coming: VecDeque::new(),
+            lag: Duration::ZERO,
         });
-        have.iter().for_each(|index| self.has(asker, index));
+        have.iter().for_each(|index| self.has(now, asker, index));
     }
 
     /// An asker has a chunk, or is being sent it because it asked for it.
-    pub fn has(&mut self, asker: AskerId, index: u32) {
+    pub fn has(&mut self, now: Time, asker: AskerId, index: u32) {
         let Some(theirs) = self.askers.get_mut(&asker) else {
             return;
         };
-        theirs.coming.retain(|&(coming, _)| coming != index);
+        let place = theirs
+            .coming
+            .iter()
+            .position(|&(coming, _)| coming == index);
+        if let Some((_, chosen)) = place.and_then(|place| theirs.coming.remove(place)) {
+            theirs.lag = now.since(chosen);
+            // One that is slow says little of what is usual.
+            self.lag = (self.lag * 7 + theirs.lag.min(self.lag * 2)) / 8;
+        }
         if theirs.have.insert(index) {
             self.out[index as usize] += 1;
             self.fresh.remove(index);
@@ -81,14 +112,19 @@ impl Audience {
         }
     }
 
-    /// A fresh chunk for an asker, of those that the source has. `claim` says of one whether nobody else with the same store
+    /// A chunk for an asker, of those that the source has: a fresh one, or else one that takes too long. `claim` says of one whether nobody else with the same store
     /// has given it out.
     pub fn take(
         &mut self,
+        now: Time,
         asker: AskerId,
         have: &Bitmap,
         mut claim: impl FnMut(u32) -> bool,
     ) -> Option<u32> {
+        let theirs = self.askers.get(&asker)?;
+        if self.is_too_long(theirs.lag.max(theirs.waiting(now))) {
+            return None;
+        }
         if self.known != have.count() {
             self.known = have.count();
             let chunks = have.len();
@@ -100,22 +136,56 @@ impl Audience {
             let others = self.share.others(chunks).filter(is_fresh);
             others.for_each(|index| _ = self.fresh_of_others.insert(index));
         }
-        let index = loop {
+        let fresh = loop {
             let own = self.fresh.next_from(0);
-            let index = own.or_else(|| self.fresh_of_others.last())?;
+            let Some(index) = own.or_else(|| self.fresh_of_others.last()) else {
+                break None;
+            };
             if claim(index) {
-                break index;
+                break Some(index);
             }
             self.fresh.remove(index);
             self.fresh_of_others.remove(index);
         };
-        self.has(asker, index);
-        if let Some(theirs) = self.askers.get_mut(&asker) {
-            theirs.chosen.push(index);
-            theirs.coming.push_back((index, self.choices));
+        let chosen = fresh.or_else(|| self.overdue(now, have));
+        if let Some(index) = chosen {
+            self.has(now, asker, index);
         }
-        self.choices += 1;
-        Some(index)
+        let theirs = self.askers.get_mut(&asker)?;
+        match chosen {
+            Some(index) => {
+                theirs.chosen.push(index);
+                theirs.coming.push_back((index, now));
+            }
+            // Who is given nothing more tells nothing more.
+            None => theirs.coming.clear(),
+        }
+        chosen
+    }
+
+    /// A chunk that has been on its way to its only asker for too long; it is on its way to nobody then.
+    fn overdue(&mut self, now: Time, have: &Bitmap) -> Option<u32> {
+        loop {
+            let waiting = self.askers.iter();
+            let waiting = waiting.map(|(&id, asker)| (asker.waiting(now), id));
+            let (longest, id) = waiting.max()?;
+            if !self.is_too_long(longest) {
+                return None;
+            }
+            let theirs = self.askers.get_mut(&id)?;
+            let (index, _) = theirs.coming.pop_front()?;
+            theirs.have.remove(index);
+            let out = &mut self.out[index as usize];
+            *out -= 1;
+            if *out == 0 && have.contains(index) {
+                return Some(index);
+            }
+        }
+    }
+
+    fn is_too_long(&self, time: Duration) -> bool {
+        let (times, least) = TOO_LONG;
+        time > least.max(self.lag * times)
     }
 
     /// How many of the chunks chosen for an asker it still has to pass on: those that less than half of all
@@ -131,22 +201,15 @@ impl Audience {
         })
     }
 
-    /// How many chunks were chosen for each asker, on average, since the first one that has not arrived at this one: many
-    /// where its line is slow, and what it is given is long in nobody's hands.
-    fn delay(&self, asker: AskerId) -> usize {
-        let theirs = self.askers.get(&asker);
-        let first = theirs.and_then(|theirs| theirs.coming.front());
-        first.map_or(0, |&(_, before)| {
-            (self.choices - before) / self.askers.len()
-        })
-    }
-
     /// Who of those who wait is next: the least. Those who let the source choose wait for those with less to pass on, and
     /// for those at whom it arrives sooner.
-    pub fn rank(&self, asker: AskerId, asked: Option<u32>) -> usize {
-        match asked {
-            Some(_) => 0,
-            None => self.backlog(asker) + self.delay(asker),
+    pub fn rank(&self, now: Time, asker: AskerId, asked: Option<u32>) -> usize {
+        match (asked, self.askers.get(&asker)) {
+            (None, Some(theirs)) => {
+                let lags = theirs.waiting(now).as_micros() / self.lag.as_micros().max(1);
+                self.backlog(asker) + usize::try_from(lags).unwrap_or(usize::MAX / 2)
+            }
+            _ => 0,
         }
     }
 
@@ -174,22 +237,24 @@ impl Audience {
 mod tests {
     use super::*;
 
+    const NOW: Time = Time(1_000_000);
+
     #[test]
     fn every_chunk_goes_out_once_before_any_goes_out_twice() {
         let have = Bitmap::full(10);
         let mut subject = Audience::new(10, Share::whole().part(1, 2));
         for asker in 0..3 {
-            subject.join(asker, &Bitmap::empty(10));
+            subject.join(NOW, asker, &Bitmap::empty(10));
         }
         let given: Vec<u32> = (0..10)
-            .filter_map(|turn| subject.take(turn % 3, &have, |_| true))
+            .filter_map(|turn| subject.take(NOW, turn % 3, &have, |_| true))
             .collect();
         assert_eq!(
             given,
             [1, 3, 5, 7, 9],
             "the others are for another source to give out"
         );
-        assert_eq!(subject.take(0, &have, |_| true), None);
+        assert_eq!(subject.take(NOW, 0, &have, |_| true), None);
     }
 
     #[test]
@@ -200,13 +265,13 @@ mod tests {
             [0, 1].map(|index| Audience::new(20, Share::whole().part_of_store(index, 2)));
         sources
             .iter_mut()
-            .for_each(|source| source.join(0, &Bitmap::empty(20)));
+            .for_each(|source| source.join(NOW, 0, &Bitmap::empty(20)));
         // The first is asked three times as often.
         let mut order = Vec::new();
         for turn in 0..40 {
             let source = usize::from(turn % 4 == 3);
             let claim = |index: u32| *given[index as usize].get_or_insert(source) == source;
-            order.extend(sources[source].take(0, &have, claim));
+            order.extend(sources[source].take(NOW, 0, &have, claim));
         }
         assert_eq!(order[..4], [0, 2, 4, 1]);
         assert_eq!(order[13..], [19, 17, 7, 15, 13, 11, 9]);
@@ -218,11 +283,11 @@ mod tests {
     fn who_passes_on_has_less_to_pass_on() {
         let have = Bitmap::full(10);
         let mut subject = Audience::new(10, Share::whole());
-        (0..4).for_each(|asker| subject.join(asker, &Bitmap::empty(10)));
+        (0..4).for_each(|asker| subject.join(NOW, asker, &Bitmap::empty(10)));
         assert_eq!(
             [
-                subject.take(0, &have, |_| true),
-                subject.take(0, &have, |_| true)
+                subject.take(NOW, 0, &have, |_| true),
+                subject.take(NOW, 0, &have, |_| true)
             ],
             [Some(0), Some(1)]
         );
@@ -230,7 +295,7 @@ mod tests {
             [subject.backlog(0), subject.backlog(1), subject.backlog(9)],
             [2, 0, 0]
         );
-        subject.has(1, 0);
+        subject.has(NOW, 1, 0);
         assert_eq!(subject.backlog(0), 1, "half of the four have chunk 0");
     }
 
@@ -240,22 +305,22 @@ mod tests {
         let mut subject = Audience::new(4, Share::whole());
         let mut theirs = Bitmap::empty(4);
         theirs.insert(0);
-        subject.join(1, &theirs);
-        subject.join(2, &Bitmap::empty(4));
-        subject.has(1, 1);
-        assert_eq!(subject.take(2, &have, |_| true), Some(2));
+        subject.join(NOW, 1, &theirs);
+        subject.join(NOW, 2, &Bitmap::empty(4));
+        subject.has(NOW, 1, 1);
+        assert_eq!(subject.take(NOW, 2, &have, |_| true), Some(2));
         subject.leave(1);
         assert_eq!(
             [
-                subject.take(2, &have, |_| true),
-                subject.take(2, &have, |_| true)
+                subject.take(NOW, 2, &have, |_| true),
+                subject.take(NOW, 2, &have, |_| true)
             ],
             [Some(0), Some(1)]
         );
         assert_eq!(
             [
-                subject.take(2, &have, |_| true),
-                subject.take(2, &have, |_| true)
+                subject.take(NOW, 2, &have, |_| true),
+                subject.take(NOW, 2, &have, |_| true)
             ],
             [Some(3), None]
         );
@@ -267,33 +332,43 @@ mod tests {
     fn what_the_source_gets_later_is_fresh_then() {
         let mut have = Bitmap::empty(3);
         let mut subject = Audience::new(3, Share::whole());
-        subject.join(1, &Bitmap::empty(3));
-        assert_eq!(subject.take(1, &have, |_| true), None);
+        subject.join(NOW, 1, &Bitmap::empty(3));
+        assert_eq!(subject.take(NOW, 1, &have, |_| true), None);
         have.insert(2);
         assert_eq!(
             [
-                subject.take(1, &have, |_| true),
-                subject.take(1, &have, |_| true)
+                subject.take(NOW, 1, &have, |_| true),
+                subject.take(NOW, 1, &have, |_| true)
             ],
             [Some(2), None]
         );
     }
 
     #[test]
-    fn a_slow_asker_is_given_nothing_more_until_it_has_what_it_was_given() {
-        let have = Bitmap::full(100);
-        let mut subject = Audience::new(100, Share::whole());
-        (0..2).for_each(|asker| subject.join(asker, &Bitmap::empty(100)));
-        let slow = subject.take(0, &have, |_| true).expect("all are fresh");
-        for _ in 0..20 {
-            let quick = subject.take(1, &have, |_| true).expect("enough are fresh");
-            subject.has(1, quick);
-            subject.has(0, quick);
+    fn what_takes_too_long_is_given_out_again_and_who_is_slow_is_given_nothing_more() {
+        let have = Bitmap::full(20);
+        let at = |ms: u64| Time(1_000 * ms);
+        let mut subject = Audience::new(20, Share::whole());
+        (0..3).for_each(|asker| subject.join(at(0), asker, &Bitmap::empty(20)));
+        let take = |subject: &mut Audience, ms, asker| subject.take(at(ms), asker, &have, |_| true);
+        assert_eq!(take(&mut subject, 0, 0), Some(0));
+        let rank = |subject: &Audience, ms, asker| subject.rank(at(ms), asker, None);
+        // The others take 50 ms.
+        for turn in 0..19 {
+            let (asker, index) = (1 + turn % 2, u32::try_from(turn + 1).expect("few"));
+            assert_eq!(take(&mut subject, 50 * turn, asker), Some(index));
+            (0..3).for_each(|all| subject.has(at(50 * turn + 50), all, index));
         }
-        let waiting = |subject: &Audience| [0, 1].map(|asker| subject.rank(asker, None));
-        assert_eq!(waiting(&subject), [21 / 2, 0]);
-        subject.has(0, slow);
-        subject.has(1, slow);
-        assert_eq!(waiting(&subject), [0, 0]);
+        let ranks = [0, 1, 2].map(|asker| rank(&subject, 950, asker));
+        assert!(ranks[0] > 10 && ranks[1..] == [0, 0], "{ranks:?}");
+        assert_eq!(take(&mut subject, 950, 0), None, "it is too slow");
+        assert_eq!(take(&mut subject, 950, 1), Some(0), "nobody else has it");
+        assert_eq!(take(&mut subject, 1_000, 2), None, "it has just gone out");
+        subject.has(at(1_500), 0, 0);
+        assert_eq!(
+            take(&mut subject, 2_000, 2),
+            None,
+            "who has got all tells nothing more"
+        );
     }
 }

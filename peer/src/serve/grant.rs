@@ -1,7 +1,6 @@
 //! Waiting for one of the `slots` of a server, and giving it back.
 
 use super::{Server, audience::AskerId, slots::Slots};
-use crate::time::Time;
 use anchorage_manifest::ContentId;
 use std::sync::{Arc, MutexGuard};
 use tokio::sync::oneshot;
@@ -46,13 +45,13 @@ impl Server {
         loop {
             let next = {
                 let mut slots = self.slots();
-                let audiences = self.audiences();
+                let (now, audiences) = (self.now(), self.audiences());
                 slots.next(
                     |waiting| !waiting.grant.is_closed(),
                     |waiting| {
                         let hearers = audiences.get(&waiting.content);
                         hearers.map_or(0, |hearers| {
-                            hearers.audience.rank(waiting.asker, waiting.asked)
+                            hearers.audience.rank(now, waiting.asker, waiting.asked)
                         })
                     },
                     |waiting| waiting.asked.is_none(),
@@ -75,8 +74,7 @@ impl Server {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        let now = Time::default() + self.server.epoch.elapsed();
-        self.server.slots().give_back(now);
+        self.server.slots().give_back(self.server.now());
         self.server.grant();
     }
 }
