@@ -34,6 +34,10 @@ pub type SourceId = u64;
 /// may take its work, if they have nothing else to do. The upper bound holds for a new one, too.
 const STALL: (u32, RangeInclusive<Duration>) = (3, ms(300)..=ms(750));
 
+/// An origin is silent for as long as it has chunks for others, one after the other: while something comes from anybody,
+/// it has not stopped before so long.
+const ORIGIN_STALL: Duration = Duration::from_secs(2);
+
 /// Where nobody sends anything, a source that is silent for so many times as long as it usually is, and so long at least,
 /// is dialled again: behind one address there may be several processes, of which one has stopped.
 const AGAIN: (u32, Duration) = (4, ms(500));
@@ -52,7 +56,7 @@ const ENOUGH: usize = 4;
 
 /// What an exhausted source gave out last is in somebody's hands: it is not asked for it again for so long at least, and
 /// for so many times as long as a chunk takes to come.
-const HOLD: (Duration, u32) = (ms(250), 3);
+const HOLD: (Duration, u32) = (ms(250), 6);
 
 /// Who waits for what others are about to have, waits no longer than this if nothing comes from anybody.
 const QUIET: Duration = ms(250);
@@ -508,10 +512,15 @@ impl Scheduler {
     /// Whether what an exhausted source gave out last may still come from elsewhere: not from an origin that is silent,
     /// nor from anybody when all are.
     fn is_held(&self, now: Time, since: Time) -> bool {
-        let mut origins = self.origins.iter().map(|id| &self.sources[id]);
         now < since + self.hold()
             && !self.is_quiet(now)
-            && !origins.any(|source| source.is_silent(now))
+            && !self.origins.iter().any(|&id| self.has_stopped(now, id))
+    }
+
+    /// Whether an origin has probably stopped to choose.
+    fn has_stopped(&self, now: Time, origin: SourceId) -> bool {
+        let source = &self.sources[&origin];
+        source.is_silent(now) && (self.is_quiet(now) || now >= source.heard + ORIGIN_STALL)
     }
 
     /// Whether nothing comes from anybody.
@@ -526,9 +535,9 @@ impl Scheduler {
 
     /// How many chunks are about to be chosen: one of them that is asked of an origin meanwhile might come twice.
     fn choosing(&self, now: Time) -> u32 {
-        let origins = self.origins.iter().map(|id| &self.sources[id]);
-        let live = origins.filter(|source| !source.is_silent(now));
-        live.map(|source| source.owed_any).sum()
+        let origins = self.origins.iter();
+        let live = origins.filter(|&&id| !self.has_stopped(now, id));
+        live.map(|id| self.sources[id].owed_any).sum()
     }
 
     fn ask_any(&mut self, now: Time, id: SourceId) {

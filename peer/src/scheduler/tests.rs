@@ -295,6 +295,35 @@ fn an_origin_that_stalls_is_replaced_by_another_within_a_second() {
 }
 
 #[test]
+fn an_origin_that_is_busy_with_others_has_not_stopped_while_something_comes() {
+    let mut subject = scheduler(200);
+    let mut asked = Vec::new();
+    let mut peer = Bitmap::empty(200);
+    peer.insert_range(0..150);
+    subject.handle(ms(0), Event::Bitmap(3, peer), &mut asked);
+    subject.handle(ms(0), Event::Bitmap(1, Bitmap::full(200)), &mut asked);
+    subject.handle(ms(0), Event::Bitmap(2, Bitmap::full(200)), &mut asked);
+    subject.takes = Duration::from_secs(1);
+    // The first has nothing more to choose, the second does not get round to it.
+    while let Some(place) = asked.iter().position(|action| *action == Action::Any(1)) {
+        asked.remove(place);
+        subject.handle(ms(0), Event::Exhausted(1), &mut asked);
+    }
+    let asks_first = |asked: &[Action]| {
+        asked
+            .iter()
+            .any(|action| matches!(action, Action::Get(1, _)))
+    };
+    for begin in (0..1_900).step_by(20) {
+        deliver(&mut subject, &[3], &mut asked, begin..begin + 20, 20);
+        assert!(!asks_first(&asked), "{begin} ms");
+    }
+    assert!(subject.missing_count() < 120, "the other one delivers");
+    deliver(&mut subject, &[3], &mut asked, 1_900..2_500, 20);
+    assert!(asks_first(&asked));
+}
+
+#[test]
 fn what_a_stopped_source_owes_is_had_within_a_second_when_nothing_else_is_left() {
     let mut subject = scheduler(40);
     let mut asked = Vec::new();
