@@ -52,7 +52,7 @@ struct Asker {
     chosen: Vec<u32>,
     /// Those of them that it has not told it has, each with when it was chosen.
     coming: VecDeque<(u32, Time)>,
-    /// How long the last of them took.
+    /// How long they took, smoothed: one pause does not make an asker slow.
     lag: Duration,
 }
 
@@ -101,9 +101,10 @@ impl Audience {
             .iter()
             .position(|&(coming, _)| coming == index);
         if let Some((_, chosen)) = place.and_then(|place| theirs.coming.remove(place)) {
-            theirs.lag = now.since(chosen);
+            let lag = now.since(chosen);
+            theirs.lag = (theirs.lag * 3 + lag) / 4;
             // One that is slow says little of what is usual.
-            self.lag = (self.lag * 7 + theirs.lag.min(self.lag * 2)) / 8;
+            self.lag = (self.lag * 7 + lag.min(self.lag * 2)) / 8;
         }
         if theirs.have.insert(index) {
             self.out[index as usize] += 1;
@@ -112,8 +113,8 @@ impl Audience {
         }
     }
 
-    /// A chunk for an asker, of those that the source has: a fresh one, or else one that takes too long. `claim` says of one whether nobody else with the same store
-    /// has given it out.
+    /// A chunk for an asker, of those that the source has: a fresh one, or else one that takes too long. `claim` says of one
+    /// whether nobody else with the same store has given it out.
     pub fn take(
         &mut self,
         now: Time,
@@ -121,8 +122,7 @@ impl Audience {
         have: &Bitmap,
         mut claim: impl FnMut(u32) -> bool,
     ) -> Option<u32> {
-        let theirs = self.askers.get(&asker)?;
-        if self.is_too_long(theirs.lag.max(theirs.waiting(now))) {
+        if self.is_too_long(self.askers.get(&asker)?.lag) {
             return None;
         }
         if self.known != have.count() {
@@ -147,7 +147,7 @@ impl Audience {
             self.fresh.remove(index);
             self.fresh_of_others.remove(index);
         };
-        let chosen = fresh.or_else(|| self.overdue(now, have));
+        let chosen = fresh.or_else(|| self.overdue(now, asker, have));
         if let Some(index) = chosen {
             self.has(now, asker, index);
         }
@@ -163,10 +163,10 @@ impl Audience {
         chosen
     }
 
-    /// A chunk that has been on its way to its only asker for too long; it is on its way to nobody then.
-    fn overdue(&mut self, now: Time, have: &Bitmap) -> Option<u32> {
+    /// A chunk that has been on its way to its only asker, another one, for too long; it is on its way to nobody then.
+    fn overdue(&mut self, now: Time, asker: AskerId, have: &Bitmap) -> Option<u32> {
         loop {
-            let waiting = self.askers.iter();
+            let waiting = self.askers.iter().filter(|&(&id, _)| id != asker);
             let waiting = waiting.map(|(&id, asker)| (asker.waiting(now), id));
             let (longest, id) = waiting.max()?;
             if !self.is_too_long(longest) {
@@ -361,14 +361,16 @@ mod tests {
         }
         let ranks = [0, 1, 2].map(|asker| rank(&subject, 950, asker));
         assert!(ranks[0] > 10 && ranks[1..] == [0, 0], "{ranks:?}");
-        assert_eq!(take(&mut subject, 950, 0), None, "it is too slow");
         assert_eq!(take(&mut subject, 950, 1), Some(0), "nobody else has it");
         assert_eq!(take(&mut subject, 1_000, 2), None, "it has just gone out");
         subject.has(at(1_500), 0, 0);
-        assert_eq!(
-            take(&mut subject, 2_000, 2),
-            None,
-            "who has got all tells nothing more"
-        );
+        assert_eq!(take(&mut subject, 2_000, 2), None, "somebody has it");
+        // What nobody has any more is fresh, but not for who is slow.
+        (0..3).for_each(|asker| subject.leave(asker));
+        (3..5).for_each(|asker| subject.join(at(2_000), asker, &Bitmap::empty(20)));
+        assert_eq!(take(&mut subject, 2_000, 3), Some(0));
+        subject.has(at(4_400), 3, 0);
+        assert_eq!(take(&mut subject, 4_400, 3), None);
+        assert_eq!(take(&mut subject, 4_400, 4), Some(1));
     }
 }
