@@ -509,8 +509,8 @@ impl Scheduler {
         HOLD.0.max(self.takes * HOLD.1)
     }
 
-    /// Whether what an exhausted source gave out last may still come from elsewhere: not from an origin that is silent,
-    /// nor from anybody when all are.
+    /// Whether what an exhausted source gave out last may still come from elsewhere: not where an origin has stopped, nor
+    /// when nothing comes from anybody.
     fn is_held(&self, now: Time, since: Time) -> bool {
         now < since + self.hold()
             && !self.is_quiet(now)

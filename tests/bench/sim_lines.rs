@@ -11,7 +11,6 @@ use crate::{
     sim_world::{World, duration},
 };
 use anchorage_peer::scheduler::Event;
-use anchorage_peer::time::Time;
 use std::{collections::VecDeque, mem};
 
 /// Bytes of one connection that wait in the host's queue, where everything else waits behind them; few, as TCP's small
@@ -105,13 +104,14 @@ impl World {
 
     /// A slot is free again.
     fn give_back(&mut self, source: NodeNumber) {
-        self.nodes[source].slots.give_back(Time(self.now / 1_000));
+        let now = self.time();
+        self.nodes[source].slots.give_back(now);
         self.grant(source);
     }
 
     /// Gives out the slots that are free.
     fn grant(&mut self, source: NodeNumber) {
-        let now = Time(self.now / 1_000);
+        let now = self.time();
         loop {
             let connections = &self.connections;
             let node = &mut self.nodes[source];
@@ -135,7 +135,7 @@ impl World {
 
     /// A connection has a slot; false if there is nothing to send.
     fn granted(&mut self, link: Link) -> bool {
-        let now = Time(self.now / 1_000);
+        let now = self.time();
         let connection = &mut self.connections[link];
         let node = &mut self.nodes[connection.source];
         let index = match connection.waiting.take() {

@@ -149,6 +149,11 @@ impl World {
         world
     }
 
+    /// Time as schedulers, audiences and slots see it.
+    pub(crate) fn time(&self) -> Time {
+        Time(self.now / 1_000)
+    }
+
     pub(crate) fn at(&mut self, time: u64, what: What) {
         self.calendar.plan(time, what);
     }
@@ -167,7 +172,7 @@ impl World {
             What::NewsOfAsker(link, chunks) => {
                 let Connection { source, closed, .. } = self.connections[link];
                 if !closed {
-                    let now = Time(self.now / 1_000);
+                    let now = self.time();
                     let audience = &mut self.nodes[source].audience;
                     chunks
                         .iter()
@@ -230,7 +235,7 @@ impl World {
         }
         self.connections[link].is_up = true;
         let have = self.nodes[asker].have.clone();
-        let now = Time(self.now / 1_000);
+        let now = self.time();
         self.nodes[source].audience.join(now, link as u64, &have);
         let have = Rc::new(self.nodes[source].have.clone());
         self.say_to_asker(link, What::Bitmap(link, have));
@@ -278,7 +283,7 @@ impl World {
     }
 
     fn handle(&mut self, node: NodeNumber, event: Event) {
-        let now = Time(self.now / 1_000);
+        let now = self.time();
         let Node {
             scheduler: Some(scheduler),
             finished: None,

@@ -300,15 +300,11 @@ fn an_origin_that_is_busy_with_others_has_not_stopped_while_something_comes() {
     let mut asked = Vec::new();
     let mut peer = Bitmap::empty(200);
     peer.insert_range(0..150);
-    subject.handle(ms(0), Event::Bitmap(3, peer), &mut asked);
-    subject.handle(ms(0), Event::Bitmap(1, Bitmap::full(200)), &mut asked);
-    subject.handle(ms(0), Event::Bitmap(2, Bitmap::full(200)), &mut asked);
     subject.takes = Duration::from_secs(1);
+    subject.handle(ms(0), Event::Bitmap(3, peer), &mut asked);
     // The first has nothing more to choose, the second does not get round to it.
-    while let Some(place) = asked.iter().position(|action| *action == Action::Any(1)) {
-        asked.remove(place);
-        subject.handle(ms(0), Event::Exhausted(1), &mut asked);
-    }
+    join(&mut subject, ms(0), 1, &Bitmap::full(200), &mut asked);
+    subject.handle(ms(0), Event::Bitmap(2, Bitmap::full(200)), &mut asked);
     let asks_first = |asked: &[Action]| {
         asked
             .iter()

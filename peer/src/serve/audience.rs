@@ -120,11 +120,26 @@ impl Audience {
         now: Time,
         asker: AskerId,
         have: &Bitmap,
-        mut claim: impl FnMut(u32) -> bool,
+        claim: impl FnMut(u32) -> bool,
     ) -> Option<u32> {
         if self.is_too_long(self.askers.get(&asker)?.lag) {
             return None;
         }
+        let fresh = self.next_fresh(have, claim);
+        let Some(index) = fresh.or_else(|| self.overdue(now, asker, have)) else {
+            // Who is given nothing more tells nothing more.
+            self.askers.get_mut(&asker)?.coming.clear();
+            return None;
+        };
+        self.has(now, asker, index);
+        let theirs = self.askers.get_mut(&asker)?;
+        theirs.chosen.push(index);
+        theirs.coming.push_back((index, now));
+        Some(index)
+    }
+
+    /// The first fresh chunk of the source's own share, or else the last of those of the others, that can be claimed.
+    fn next_fresh(&mut self, have: &Bitmap, mut claim: impl FnMut(u32) -> bool) -> Option<u32> {
         if self.known != have.count() {
             self.known = have.count();
             let chunks = have.len();
@@ -136,31 +151,15 @@ impl Audience {
             let others = self.share.others(chunks).filter(is_fresh);
             others.for_each(|index| _ = self.fresh_of_others.insert(index));
         }
-        let fresh = loop {
+        loop {
             let own = self.fresh.next_from(0);
-            let Some(index) = own.or_else(|| self.fresh_of_others.last()) else {
-                break None;
-            };
+            let index = own.or_else(|| self.fresh_of_others.last())?;
             if claim(index) {
-                break Some(index);
+                return Some(index);
             }
             self.fresh.remove(index);
             self.fresh_of_others.remove(index);
-        };
-        let chosen = fresh.or_else(|| self.overdue(now, asker, have));
-        if let Some(index) = chosen {
-            self.has(now, asker, index);
         }
-        let theirs = self.askers.get_mut(&asker)?;
-        match chosen {
-            Some(index) => {
-                theirs.chosen.push(index);
-                theirs.coming.push_back((index, now));
-            }
-            // Who is given nothing more tells nothing more.
-            None => theirs.coming.clear(),
-        }
-        chosen
     }
 
     /// A chunk that has been on its way to its only asker, another one, for too long; it is on its way to nobody then.
@@ -239,6 +238,11 @@ mod tests {
 
     const NOW: Time = Time(1_000_000);
 
+    /// A chunk for an asker of a source that shares its store with nobody.
+    fn take(subject: &mut Audience, asker: AskerId, have: &Bitmap) -> Option<u32> {
+        subject.take(NOW, asker, have, |_| true)
+    }
+
     #[test]
     fn every_chunk_goes_out_once_before_any_goes_out_twice() {
         let have = Bitmap::full(10);
@@ -247,14 +251,14 @@ mod tests {
             subject.join(NOW, asker, &Bitmap::empty(10));
         }
         let given: Vec<u32> = (0..10)
-            .filter_map(|turn| subject.take(NOW, turn % 3, &have, |_| true))
+            .filter_map(|turn| take(&mut subject, turn % 3, &have))
             .collect();
         assert_eq!(
             given,
             [1, 3, 5, 7, 9],
             "the others are for another source to give out"
         );
-        assert_eq!(subject.take(NOW, 0, &have, |_| true), None);
+        assert_eq!(take(&mut subject, 0, &have), None);
     }
 
     #[test]
@@ -285,10 +289,7 @@ mod tests {
         let mut subject = Audience::new(10, Share::whole());
         (0..4).for_each(|asker| subject.join(NOW, asker, &Bitmap::empty(10)));
         assert_eq!(
-            [
-                subject.take(NOW, 0, &have, |_| true),
-                subject.take(NOW, 0, &have, |_| true)
-            ],
+            [take(&mut subject, 0, &have), take(&mut subject, 0, &have)],
             [Some(0), Some(1)]
         );
         assert_eq!(
@@ -308,20 +309,14 @@ mod tests {
         subject.join(NOW, 1, &theirs);
         subject.join(NOW, 2, &Bitmap::empty(4));
         subject.has(NOW, 1, 1);
-        assert_eq!(subject.take(NOW, 2, &have, |_| true), Some(2));
+        assert_eq!(take(&mut subject, 2, &have), Some(2));
         subject.leave(1);
         assert_eq!(
-            [
-                subject.take(NOW, 2, &have, |_| true),
-                subject.take(NOW, 2, &have, |_| true)
-            ],
+            [take(&mut subject, 2, &have), take(&mut subject, 2, &have)],
             [Some(0), Some(1)]
         );
         assert_eq!(
-            [
-                subject.take(NOW, 2, &have, |_| true),
-                subject.take(NOW, 2, &have, |_| true)
-            ],
+            [take(&mut subject, 2, &have), take(&mut subject, 2, &have)],
             [Some(3), None]
         );
         subject.leave(2);
@@ -333,13 +328,10 @@ mod tests {
         let mut have = Bitmap::empty(3);
         let mut subject = Audience::new(3, Share::whole());
         subject.join(NOW, 1, &Bitmap::empty(3));
-        assert_eq!(subject.take(NOW, 1, &have, |_| true), None);
+        assert_eq!(take(&mut subject, 1, &have), None);
         have.insert(2);
         assert_eq!(
-            [
-                subject.take(NOW, 1, &have, |_| true),
-                subject.take(NOW, 1, &have, |_| true)
-            ],
+            [take(&mut subject, 1, &have), take(&mut subject, 1, &have)],
             [Some(2), None]
         );
     }

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-/// What servers with one store have given out of a content; gone when nobody asks for it any more.
+/// What servers with one store have given out of a content. A server takes its marks back when nobody asks it any more.
 #[derive(Debug)]
 pub(super) struct Given {
     file: File,

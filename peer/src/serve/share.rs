@@ -16,7 +16,8 @@ use std::{iter::StepBy, ops::Range};
 pub struct Share {
     index: u32,
     of: u32,
-    /// How many parts, this one included, belong to servers with the same store: those up to and from the next multiples.
+    /// How many parts, this one included, belong to servers with the same store: those whose index
+    /// divided by it is the same.
     siblings: u32,
 }
 
