@@ -22,6 +22,11 @@ const HEADER_SIZE: usize = 56;
 /// The largest canonical encoding in bytes.
 pub const LIST_SIZE_MAX: usize = HEADER_SIZE + 32 * CHUNKS_MAX as usize;
 
+/// Bytes of the list of a file of so many chunks.
+pub fn list_size(chunks: u32) -> u64 {
+    HEADER_SIZE as u64 + 32 * u64::from(chunks)
+}
+
 /// SHA-256 of a content's canonical encoding.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,

@@ -16,12 +16,15 @@ use crate::{
     event::{Done, Event, Events, Share},
     failure::{Exit, Failure},
     file_path::FilePath,
-    lookup,
+    lookup::{self, FoundList, Search},
     node::Node,
     session::Session,
     store::{Place, Slot, Stamp},
 };
-use anchorage_manifest::{Content, ContentId, Hash, Name, Release, SignedRelease};
+use anchorage_manifest::{
+    Content, ContentId, Hash, Name, Release, SignedRelease, Source, content::list_size,
+    limits::PEERS_MAX,
+};
 use anyhow::{Context as _, Result, anyhow};
 use fetch::Fetch;
 use serde::{Deserialize, Serialize};
@@ -37,6 +40,9 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 /// How long the anchors may take to hear that all is there.
 const TELLING_DEADLINE: Duration = Duration::from_secs(3);
+
+/// The part of a file's size that the anchors may spend on lists of its chunks.
+const LISTS_PART: u64 = 32;
 
 /// What is to be fetched.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -64,12 +70,9 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
         request.output.to_path_buf()
     };
     node.join().await?;
+    let search = Search::begin(&node.sessions, &name);
     let anchors = node.anchors(events).await?;
-    let (released, drafts) = tokio::join!(
-        lookup::find(&anchors, &name, events),
-        lookup::drafts(&anchors, &name)
-    );
-    let released = released?;
+    let (released, drafts) = search.end(&anchors, events).await?;
     let old = released.as_ref().map(SignedRelease::unverified);
     let draft = drafts.into_iter().flatten().find(|draft| {
         let is_others = draft.publisher != node.identity.id();
@@ -110,8 +113,8 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
         return Ok(());
     }
     let small = small::fetch(node, &anchors, release).await;
-    let content = match &small {
-        Some(small) => small.content.clone(),
+    let FoundList { content, giver } = match &small {
+        Some(small) => small.listed(),
         None => list(node, &anchors, release, request.timeout_s).await?,
     };
     let (slot, adopted) = {
@@ -133,7 +136,7 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
                     .context("BUG: storing panicked")?
                     .map_err(|error| unwritable(error, &slot))?
             }
-            None => fetch_verified(node, &slot, &content, request, events).await?,
+            None => fetch_verified(node, &slot, &content, giver, request, events).await?,
         };
         complete(node, &slot, &path).await?;
     }
@@ -156,12 +159,14 @@ async fn fetch_verified(
     node: &Arc<Node>,
     slot: &Arc<Slot>,
     content: &Content,
+    giver: Option<Source>,
     request: &Get,
     events: &Events,
 ) -> Result<Vec<Share>, Failure> {
     let mut shares = Vec::new();
     loop {
-        let fetch = Fetch::new(node.clone(), slot.clone(), &request.name, events.clone());
+        let mut fetch = Fetch::new(node.clone(), slot.clone(), &request.name, events.clone());
+        giver.into_iter().for_each(|giver| fetch.learn(giver));
         let sha256 = fetch
             .run(Duration::from_secs(request.timeout_s), &mut shares)
             .await?;
@@ -263,10 +268,15 @@ async fn list(
     anchors: &[&Session],
     release: &Release,
     timeout_s: u64,
-) -> Result<Arc<Content>, Failure> {
+) -> Result<FoundList, Failure> {
     let deadline = Instant::now() + Duration::from_secs(timeout_s);
     loop {
-        let sources = lookup::sources(node, anchors, release.content).await;
+        let mut sources = lookup::sources_and_connection(node, anchors, release.content).await;
+        // With many others, the anchors are to spend their lines on the file, and whoever has the list passes it on.
+        let lists = (sources.len() as u64 + 1) * list_size(release.geometry.chunks());
+        if sources.len() < PEERS_MAX && lists <= release.geometry.size() / LISTS_PART {
+            sources.sort_by_key(|&source| !node.idle.has(source));
+        }
         match lookup::list(node, release, sources).await {
             Err(failure) if failure.exit == Exit::Incomplete && Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(250)).await;

@@ -13,11 +13,11 @@ use anchorage_manifest::{
     content::ContentError,
     wire::{Refusal, Reply, Request},
 };
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{Instant, timeout_at},
 };
 
@@ -46,41 +46,110 @@ pub async fn ask(anchors: &[&Session], request: &Request) -> Vec<(Session, Resul
     asking.join_all().await
 }
 
-/// Asks several anchors the same; what each answered who did so soon enough. An anchor that knows an answer lets the
-/// others be waited for a little; one that does not, a little more. One that is silent anyway is asked if there is no
-/// other.
-async fn ask_quickly(
-    anchors: &[&Session],
-    request: &Request,
-    is_answer: impl Fn(&Reply) -> bool,
-) -> Vec<(Session, Result<Reply>)> {
-    let mut asking = JoinSet::new();
-    let is_any_live = anchors.iter().any(|session| !session.is_silent());
-    for &session in anchors {
-        if is_any_live && session.is_silent() {
-            continue;
-        }
-        let (session, request) = (session.clone(), request.clone());
-        asking.spawn(async move {
-            let reply = session.request(request).await;
-            (session, reply)
-        });
+/// A question that anchors are being asked.
+struct Asking {
+    replies: JoinSet<(Session, Result<Reply>)>,
+    tasks: Vec<(u32, AbortHandle)>,
+}
+
+impl Asking {
+    /// Asks; of sessions that are not up yet, as soon as they are.
+    fn begin<'a>(sessions: impl IntoIterator<Item = &'a Session>, request: &Request) -> Self {
+        let mut replies = JoinSet::new();
+        let ask = |session: &Session| {
+            let (session, request) = (session.clone(), request.clone());
+            let id = session.anchor.id;
+            let task = replies.spawn(async move {
+                let reply = session.request(request).await;
+                (session, reply)
+            });
+            (id, task)
+        };
+        let tasks = sessions.into_iter().map(ask).collect();
+        Self { replies, tasks }
     }
-    let mut replies = gather(asking, |(_, reply)| match reply {
-        Ok(reply) if is_answer(reply) => Some(STRAGGLERS),
-        Ok(_) => Some(OTHERS),
-        Err(_) => None,
-    })
-    .await;
-    for &session in anchors {
-        let id = session.anchor.id;
-        if replies.iter().all(|(other, _)| other.anchor.id != id) {
-            let address = &session.anchor.address;
-            let silent = anyhow!("anchor {id} at {address} does not answer");
-            replies.push((session.clone(), Err(silent)));
+
+    /// What each of `anchors` answered who did so soon enough. An anchor that knows an answer lets the others be waited
+    /// for a little; one that does not, a little more. One that is silent anyway is waited for if there is no other.
+    async fn answers(
+        self,
+        anchors: &[&Session],
+        is_answer: impl Fn(&Reply) -> bool,
+    ) -> Vec<(Session, Result<Reply>)> {
+        let is_any_live = anchors.iter().any(|session| !session.is_silent());
+        let is_awaited = |id: u32| {
+            let session = anchors.iter().find(|session| session.anchor.id == id);
+            session.is_some_and(|session| !is_any_live || !session.is_silent())
+        };
+        for (id, task) in self.tasks {
+            if !is_awaited(id) {
+                task.abort();
+            }
+        }
+        let mut replies = gather(self.replies, |(_, reply)| match reply {
+            Ok(reply) if is_answer(reply) => Some(STRAGGLERS),
+            Ok(_) => Some(OTHERS),
+            Err(_) => None,
+        })
+        .await;
+        for &session in anchors {
+            let id = session.anchor.id;
+            if replies.iter().all(|(other, _)| other.anchor.id != id) {
+                let address = &session.anchor.address;
+                let silent = anyhow!("anchor {id} at {address} does not answer");
+                replies.push((session.clone(), Err(silent)));
+            }
+        }
+        replies
+    }
+}
+
+/// A name that is looked up at all anchors, before it is known which of them are there: a far one is asked together with
+/// the first word.
+pub struct Search {
+    name: Name,
+    release: Asking,
+    draft: Asking,
+}
+
+impl Search {
+    /// Begins to look for the release of a name, and for one in the making.
+    pub fn begin(sessions: &[Session], name: &Name) -> Self {
+        let (release, draft) = (resolve_of(name), draft_of(name));
+        Self {
+            name: name.clone(),
+            release: Asking::begin(sessions, &release),
+            draft: Asking::begin(sessions, &draft),
         }
     }
-    replies
+
+    /// What those anchors that are there say: see [`find`] and [`drafts`].
+    pub async fn end(
+        self,
+        anchors: &[&Session],
+        events: &Events,
+    ) -> Result<(Option<SignedRelease>, Option<Vec<Draft>>), Failure> {
+        let (released, drafts) = tokio::join!(
+            self.release.answers(anchors, is_resolved),
+            self.draft.answers(anchors, |_| true)
+        );
+        Ok((
+            newest(released, &self.name, events)?,
+            drafts_of(drafts, &self.name),
+        ))
+    }
+}
+
+fn resolve_of(name: &Name) -> Request {
+    Request::Resolve { name: name.clone() }
+}
+
+fn is_resolved(reply: &Reply) -> bool {
+    matches!(reply, Reply::Resolved { .. })
+}
+
+fn draft_of(name: &Name) -> Request {
+    Request::FindDraft { name: name.clone() }
 }
 
 /// The newest release of a name, its signature verified; none if no anchor knows the name. An anchor that is much
@@ -90,13 +159,8 @@ pub async fn find(
     name: &Name,
     events: &Events,
 ) -> Result<Option<SignedRelease>, Failure> {
-    let request = Request::Resolve { name: name.clone() };
-    let is_answer = |reply: &Reply| matches!(reply, Reply::Resolved { .. });
-    newest(
-        ask_quickly(anchors, &request, is_answer).await,
-        name,
-        events,
-    )
+    let asking = Asking::begin(anchors.iter().copied(), &resolve_of(name));
+    newest(asking.answers(anchors, is_resolved).await, name, events)
 }
 
 /// The same, whoever of the anchors knows it: for the publisher, whose next release is to be newer.
@@ -105,8 +169,7 @@ pub async fn find_anywhere(
     name: &Name,
     events: &Events,
 ) -> Result<Option<SignedRelease>, Failure> {
-    let request = Request::Resolve { name: name.clone() };
-    newest(ask(anchors, &request).await, name, events)
+    newest(ask(anchors, &resolve_of(name)).await, name, events)
 }
 
 fn newest(
@@ -178,9 +241,13 @@ pub fn unknown(name: &Name) -> Failure {
 
 /// The drafts of a name that anchors know; none at all if no anchor answers.
 pub async fn drafts(anchors: &[&Session], name: &Name) -> Option<Vec<Draft>> {
+    let asking = Asking::begin(anchors.iter().copied(), &draft_of(name));
+    drafts_of(asking.answers(anchors, |_| true).await, name)
+}
+
+fn drafts_of(replies: Vec<(Session, Result<Reply>)>, name: &Name) -> Option<Vec<Draft>> {
     let mut drafts = None;
-    let request = Request::FindDraft { name: name.clone() };
-    for (_, reply) in ask_quickly(anchors, &request, |_| true).await {
+    for (_, reply) in replies {
         match reply {
             Ok(Reply::Drafted { draft }) if draft.name == *name => {
                 drafts.get_or_insert_with(Vec::new).push(draft);
@@ -227,7 +294,8 @@ pub async fn holders(anchors: &[&Session], content: ContentId) -> Vec<Holder> {
 /// Other nodes that are said to hold something of a content, now; the anchors tell of changes from then on.
 pub async fn sources(node: &Node, anchors: &[&Session], content: ContentId) -> Vec<Source> {
     let mut sources: Vec<Source> = Vec::new();
-    for (_, reply) in ask_quickly(anchors, &Request::Watch { content }, |_| true).await {
+    let asking = Asking::begin(anchors.iter().copied(), &Request::Watch { content });
+    for (_, reply) in asking.answers(anchors, |_| true).await {
         if let Ok(Reply::Watching { sources: more }) = reply {
             for source in more.into_iter().map(|source| node.reachable(source)) {
                 if source.node != node.identity.id() && !sources.contains(&source) {
@@ -239,17 +307,37 @@ pub async fn sources(node: &Node, anchors: &[&Session], content: ContentId) -> V
     sources
 }
 
+/// [`sources`], while a connection to one of the anchors comes up: they are likely to be asked for something.
+pub async fn sources_and_connection(
+    node: &Arc<Node>,
+    anchors: &[&Session],
+    content: ContentId,
+) -> Vec<Source> {
+    let addresses = anchors.iter().filter_map(|session| session.connected());
+    let connecting = node.connect_to_any(addresses.collect());
+    tokio::join!(sources(node, anchors, content), connecting).0
+}
+
+/// A list, and who gave it if somebody did; the connection to that one is kept for what is asked next.
+pub struct FoundList {
+    /// The list.
+    pub content: Arc<Content>,
+    /// Who gave it.
+    pub giver: Option<Source>,
+}
+
 /// The list of a release's content: from the store, or from the first of `sources` that has it.
 pub async fn list(
     node: &Arc<Node>,
     release: &Release,
     sources: Vec<Source>,
-) -> Result<Arc<Content>, Failure> {
+) -> Result<FoundList, Failure> {
     let slot = node.store.slot(release.content);
     if let Some(content) = slot.and_then(|slot| slot.content()) {
-        return Ok(content);
+        let giver = None;
+        return Ok(FoundList { content, giver });
     }
-    let content = fetch_list(node, release.content, sources)
+    let (content, giver) = fetch_list(node, release.content, sources)
         .await
         .map_err(|error| {
             // The right bytes, and no list: nobody can have a better one.
@@ -268,7 +356,10 @@ pub async fn list(
             )
         })?;
     if content.geometry() == release.geometry {
-        return Ok(Arc::new(content));
+        return Ok(FoundList {
+            content: Arc::new(content),
+            giver: Some(giver),
+        });
     }
     let (listed, signed) = (content.geometry(), release.geometry);
     let error = anyhow!(
@@ -283,7 +374,11 @@ pub async fn list(
 }
 
 /// Asks one source after the other, the next whenever the last is slow or fails.
-async fn fetch_list(node: &Arc<Node>, content: ContentId, sources: Vec<Source>) -> Result<Content> {
+async fn fetch_list(
+    node: &Arc<Node>,
+    content: ContentId,
+    sources: Vec<Source>,
+) -> Result<(Content, Source)> {
     let mut sources = sources
         .into_iter()
         .filter(|source| source.node != node.identity.id())
@@ -301,10 +396,9 @@ async fn fetch_list(node: &Arc<Node>, content: ContentId, sources: Vec<Source>) 
                 // Whoever has the list already listens no more.
                 let _ = spoke.send(());
                 let list = dial::get_list(&mut stream, content).await;
-                if list.is_ok() {
-                    node.idle.give(source, stream);
-                }
-                list.map_err(|error| error.context(source.address.to_string()))
+                let list = list.with_context(|| source.address.to_string())?;
+                node.idle.give(source, stream);
+                anyhow::Ok((list, source))
             });
         }
         let mut patience = if is_last {
@@ -316,7 +410,7 @@ async fn fetch_list(node: &Arc<Node>, content: ContentId, sources: Vec<Source>) 
             let deadline = Instant::now() + patience;
             tokio::select! {
                 joined = timeout_at(deadline, asking.join_next()) => match joined {
-                    Ok(Some(Ok(Ok(content)))) => return Ok(content),
+                    Ok(Some(Ok(Ok(found)))) => return Ok(found),
                     Ok(Some(Ok(Err(error)))) => last = error,
                     Ok(Some(Err(error))) => last = error.into(),
                     Ok(None) if is_last => return Err(last),

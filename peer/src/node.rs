@@ -26,7 +26,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OnceCell, Semaphore, broadcast, watch},
+    sync::{OnceCell, Semaphore, broadcast, mpsc, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -212,6 +212,27 @@ impl Node {
             Some(stream) => Ok(stream),
             None => dial::dial(&self.identity, source).await,
         }
+    }
+
+    /// Sees to it that there is a connection to one of several sources at least, for what is asked next; gives up soon.
+    pub(crate) async fn connect_to_any(self: &Arc<Self>, sources: Vec<Source>) {
+        if sources.iter().any(|&source| self.idle.has(source)) {
+            return;
+        }
+        let (connected, mut any) = mpsc::unbounded_channel();
+        for source in sources {
+            let (node, connected) = (self.clone(), connected.clone());
+            // The others come up while the first is used.
+            tokio::spawn(async move {
+                if let Ok(stream) = dial::dial(&node.identity, source).await {
+                    node.idle.give(source, stream);
+                    // Who was quicker is enough.
+                    let _ = connected.send(());
+                }
+            });
+        }
+        drop(connected);
+        drop(timeout(STRAGGLERS, any.recv()).await);
     }
 
     /// Whether a node is one of the anchors that this one talks to.

@@ -300,16 +300,22 @@ impl Driver {
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Command>) {
         let mut backoff = *BACKOFF.start();
         loop {
-            let failure = match Link::dial(&self.anchor, &self.ground).await {
-                Ok(link) => {
+            let (anchor, ground) = (self.anchor.clone(), self.ground.clone());
+            let dialled = tokio::select! {
+                dialled = Link::dial(&anchor, &ground) => dialled,
+                () = self.offline(&mut orders) => return,
+            };
+            let begun = match dialled {
+                Ok(link) => self.begin(link).await,
+                Err(failure) => Err(failure),
+            };
+            let failure = match begun {
+                Ok((link, joining)) => {
                     backoff = *BACKOFF.start();
-                    match self.converse(link, &mut orders).await {
+                    match self.converse(link, joining, &mut orders).await {
                         Ok(()) => return,
                         Err(error) => {
-                            let name = format!(
-                                "lost anchor {} at {}",
-                                self.anchor.id, self.anchor.address
-                            );
+                            let name = format!("lost anchor {} at {}", anchor.id, anchor.address);
                             Failure::from(error.context(name))
                         }
                     }
@@ -320,30 +326,41 @@ impl Driver {
                 }
             };
             self.state.send_replace(State::Failed(Arc::new(failure)));
-            let pause = sleep(backoff.mul_f64(0.5 + 0.5 * fastrand::f64()));
-            tokio::pin!(pause);
-            loop {
-                tokio::select! {
-                    () = &mut pause => break,
-                    order = orders.recv() => match order {
-                        Some(Command::Leave { .. }) | None => return,
-                        Some(order) => self.take_offline(order),
-                    }
-                }
+            tokio::select! {
+                () = sleep(backoff.mul_f64(0.5 + 0.5 * fastrand::f64())) => {}
+                () = self.offline(&mut orders) => return,
             }
         }
     }
 
-    /// One connection, from the first word to the break; `Ok` if nobody needs the session any more.
+    /// Takes orders while there is no connection; ends when nobody needs the session any more.
+    async fn offline(&mut self, orders: &mut mpsc::UnboundedReceiver<Command>) {
+        loop {
+            match orders.recv().await {
+                Some(Command::Leave { .. }) | None => return,
+                Some(order) => self.take_offline(order),
+            }
+        }
+    }
+
+    /// A new connection: all that is to be asked at first goes out before the first answer comes, as far anchors are a
+    /// long way off. The number of the request to join, if the node serves.
+    async fn begin(&mut self, mut link: Link) -> Result<(Link, Option<u32>), Failure> {
+        self.heard();
+        let joining = self.ask_to_join(&mut link).await?;
+        self.resume(&mut link).await?;
+        link.greeted(&self.anchor, &self.ground).await?;
+        Ok((link, joining))
+    }
+
+    /// One connection, from the greeting to the break; `Ok` if nobody needs the session any more.
     async fn converse(
         &mut self,
         mut link: Link,
+        joining: Option<u32>,
         orders: &mut mpsc::UnboundedReceiver<Command>,
     ) -> Result<()> {
-        self.listen.mark_unchanged();
-        self.heard();
-        let mut heartbeat = self.enter(&mut link).await?;
-        self.resume(&mut link).await?;
+        let mut heartbeat = self.enter(&mut link, joining).await?;
         let mut beat = Instant::now() + heartbeat;
         loop {
             let mut joins = false;
@@ -389,19 +406,29 @@ impl Driver {
                 }
             }
             if joins {
-                heartbeat = self.enter(&mut link).await?;
+                let joining = self.ask_to_join(&mut link).await?;
+                heartbeat = self.enter(&mut link, joining).await?;
                 beat = Instant::now() + heartbeat;
             }
         }
     }
 
-    /// Joins if the node serves, announces all that it has, and says that the session is up; the time between
-    /// heartbeats.
-    async fn enter(&mut self, link: &mut Link) -> Result<Duration> {
-        let listen = *self.listen.borrow_and_update();
-        let (listed, heartbeat) = match listen {
-            Some(listen) => {
-                let (address, heartbeat) = self.join(link, listen).await?;
+    /// Asks to be listed, if the node serves.
+    async fn ask_to_join(&mut self, link: &mut Link) -> Result<Option<u32>> {
+        let Some(Listen { port, advertise }) = *self.listen.borrow_and_update() else {
+            return Ok(None);
+        };
+        let id = self.id();
+        link.send(id, Request::Join { port, advertise }).await?;
+        Ok(Some(id))
+    }
+
+    /// Waits until the node is listed if it has asked for it, announces all that it has then, and says that the session
+    /// is up; the time between heartbeats.
+    async fn enter(&mut self, link: &mut Link, joining: Option<u32>) -> Result<Duration> {
+        let (listed, heartbeat) = match joining {
+            Some(id) => {
+                let (address, heartbeat) = self.joined(link, id).await?;
                 self.announce_all(link).await?;
                 (Some(address), heartbeat)
             }
@@ -443,11 +470,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Joins; the address under which the anchor lists the node, and the time between heartbeats.
-    async fn join(&mut self, link: &mut Link, listen: Listen) -> Result<(SocketAddr, Duration)> {
-        let id = self.id();
-        let Listen { port, advertise } = listen;
-        link.send(id, Request::Join { port, advertise }).await?;
+    /// The address under which the anchor lists the node, and the time between heartbeats.
+    async fn joined(&mut self, link: &mut Link, id: u32) -> Result<(SocketAddr, Duration)> {
         let deadline = Instant::now() + REPLY_DEADLINE;
         loop {
             let frame = timeout_at(deadline, link.receive())

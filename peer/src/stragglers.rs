@@ -26,7 +26,7 @@ pub(crate) async fn gather<T: 'static>(
         let Some(joined) = next else {
             return done;
         };
-        // Nobody cancels these, and a panic of one is told by its thread.
+        // Who cancels one does not want it, and a panic of one is told by its thread.
         let Ok(result) = joined else {
             continue;
         };

@@ -5,7 +5,7 @@ use anchorage_manifest::{
     wire::{Answer, Ask, Refusal, Reply, Request},
 };
 use anchorage_peer::identity::Identity;
-use anchorage_tests::{Chunks, Control, Fake, Finished, Holding, Manner, Swarm, random_bytes};
+use anchorage_tests::{Chunks, Control, Fake, Finished, Holding, Log, Manner, Swarm, random_bytes};
 use anyhow::{Result, bail};
 
 const CHUNK_SIZE: u32 = 4_096;
@@ -51,14 +51,33 @@ fn badly_signed(release: &SignedRelease) -> SignedRelease {
 
 #[test]
 fn the_false_anchor_is_believed_when_it_is_true() -> Result<()> {
+    let log = get_from_a_true_anchor(Manner::Honest)?;
+    assert_eq!(
+        log.hellos.len(),
+        1,
+        "the list and the first chunks came over one connection"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_name_is_asked_for_before_the_anchor_has_said_a_word() -> Result<()> {
+    get_from_a_true_anchor(Manner::AskedFirst)?;
+    Ok(())
+}
+
+/// What an anchor was asked that has the file and says the truth about it.
+fn get_from_a_true_anchor(manner: Manner) -> Result<Log> {
     let swarm = Swarm::builder().anchors(1).lay_out()?;
     let config: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(swarm.config())?)?;
     let address = config["anchors"][0]["address"].as_str().unwrap_or_default();
     let identity = Identity::from_seed([9; 32]);
-    let _anchor = Fake::start_at(address.parse()?, identity, honest()?, Manner::Honest)?;
+    // Too large to come together with its list.
+    let holding = Holding::random("forged.bin", 200_000, CHUNK_SIZE, &publisher())?;
+    let anchor = Fake::start_at(address.parse()?, identity, holding, manner)?;
     swarm.peer("getter")?.get("forged.bin", &[])?;
-    Ok(())
+    Ok(anchor.log())
 }
 
 #[test]

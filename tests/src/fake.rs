@@ -56,6 +56,8 @@ pub enum Manner {
     WrongSize,
     /// With a frame that claims 4 GiB.
     Garbage,
+    /// Rightly, but as an anchor it says no word, not even hello, before it was asked for a name.
+    AskedFirst,
     /// Rightly, but with a list of another content.
     WrongList,
     /// Rightly, but with entries of a draft that its publisher did not sign.
@@ -310,9 +312,15 @@ impl Shared {
         let body = wire.receive_raw(u32::from_be_bytes(first))?;
         if wire.alpn() == Some(ALPN_CONTROL) {
             let mut next = Some(anchorage_manifest::codec::decode(&body)?);
+            let mut held_back = self.manner == Manner::AskedFirst;
+            let mut replies = Vec::new();
             while let Some(ToAnchor { id, request }) = next {
+                held_back &= !matches!(request, Request::Resolve { .. });
                 let reply = self.reply(&wire, &request)?;
-                wire.send(&ToPeer::Reply { id, reply })?;
+                replies.push(ToPeer::Reply { id, reply });
+                if !held_back {
+                    replies.drain(..).try_for_each(|reply| wire.send(&reply))?;
+                }
                 next = wire.receive()?;
             }
             return Ok(());
@@ -402,7 +410,7 @@ impl Shared {
         let start = usize::try_from(extent.offset)?;
         let mut bytes = self.holding.bytes[start..][..extent.size as usize].to_vec();
         match self.manner {
-            Manner::Honest | Manner::WrongList | Manner::WrongEntries => {}
+            Manner::Honest | Manner::AskedFirst | Manner::WrongList | Manner::WrongEntries => {}
             Manner::Slow(pause) => sleep(pause),
             Manner::Gate(count) => {
                 let mut log = self.log();

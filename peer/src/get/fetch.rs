@@ -393,7 +393,8 @@ impl Fetch {
         while self.tasks.try_join_next().is_some() {}
     }
 
-    fn learn(&mut self, source: Source) {
+    /// A node is said to have something of it.
+    pub(super) fn learn(&mut self, source: Source) {
         if source.node != self.node.identity.id() {
             let is_anchor = self.node.is_anchor(source.node);
             let victim = self.sources.learn(self.node.reachable(source), is_anchor);

@@ -3,7 +3,16 @@
 //!
 //! Whatever goes wrong here is left to the ordinary way, which finds out whose fault it is.
 
-use crate::{dial, event::Share, framed, lookup, node::Node, session::Session, store::Slot, tls};
+use crate::{
+    dial,
+    event::Share,
+    framed,
+    lookup::{self, FoundList},
+    node::Node,
+    session::Session,
+    store::Slot,
+    tls,
+};
 use anchorage_manifest::{
     Content, Hash, Release, Source, codec,
     content::LIST_SIZE_MAX,
@@ -32,8 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A small file that matches its hashes.
 pub(super) struct Small {
-    /// Its list.
-    pub(super) content: Arc<Content>,
+    content: Arc<Content>,
     bytes: Vec<u8>,
     source: Source,
 }
@@ -48,7 +56,7 @@ pub(super) async fn fetch(
     if size == 0 || size > SIZE_MAX || node.store.slot(release.content).is_some() {
         return None;
     }
-    let mut sources = lookup::sources(node, anchors, release.content).await;
+    let mut sources = lookup::sources_and_connection(node, anchors, release.content).await;
     // To those who have been talked to just now there is a connection.
     sources.sort_by_key(|&source| !node.idle.has(source));
     let _room = node
@@ -132,6 +140,14 @@ async fn body(stream: &mut tls::Stream, size: usize) -> Result<Vec<u8>> {
 }
 
 impl Small {
+    /// Its list, and who gave it.
+    pub(super) fn listed(&self) -> FoundList {
+        FoundList {
+            content: self.content.clone(),
+            giver: Some(self.source),
+        }
+    }
+
     /// Stores what is not there yet, and acks it; who sent it. Blocks.
     pub(super) fn store(&self, node: &Node, slot: &Slot) -> Result<Vec<Share>> {
         let geometry = self.content.geometry();

@@ -81,7 +81,8 @@ impl Stream<'_> {
         if sha256 != content.sha256() {
             // Somebody else wrote to the file, or its publisher contradicts itself: an ordinary fetch finds out.
             shares.extend(
-                fetch_verified(self.node, &whole, &content, self.request, self.events).await?,
+                fetch_verified(self.node, &whole, &content, None, self.request, self.events)
+                    .await?,
             );
         }
         Ok((release, whole, shares))
@@ -127,7 +128,7 @@ impl Stream<'_> {
             }
             tokio::select! {
                 fetched = &mut fetching, if sha256.is_none() => sha256 = Some(fetched?),
-                content = &mut listing => break content?,
+                listed = &mut listing => break listed?.content,
             }
         };
         let Some(whole) = self.seal(slot, content).await? else {

@@ -49,9 +49,9 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects to an anchor, checks its key and says hello.
+    /// Connects to an anchor, checks its key and says hello. What is to be said first need not wait for the answer.
     pub(super) async fn dial(anchor: &AnchorConfig, ground: &Ground) -> Result<Self, Failure> {
-        let name = format!("anchor {} at {}", anchor.id, anchor.address);
+        let name = name_of(anchor);
         let known = match anchor.key {
             Some(key) => Some(key),
             None => ground.known_anchors.key(&anchor.address)?,
@@ -86,16 +86,29 @@ impl Link {
             frames,
             reading,
         };
-        match timeout(GREETING_DEADLINE, link.greet()).await {
-            Ok(greeted) => greeted.with_context(|| format!("{name} does not want to talk"))?,
+        let version = PROTOCOL_VERSION;
+        let greeted = link.send(0, Request::Hello { version }).await;
+        greeted.with_context(|| format!("cannot talk to {name}"))?;
+        Ok(link)
+    }
+
+    /// Waits for the anchor's hello, and remembers its key.
+    pub(super) async fn greeted(
+        &mut self,
+        anchor: &AnchorConfig,
+        ground: &Ground,
+    ) -> Result<(), Failure> {
+        let name = name_of(anchor);
+        match timeout(GREETING_DEADLINE, self.welcome()).await {
+            Ok(welcome) => welcome.with_context(|| format!("{name} does not want to talk"))?,
             Err(_) => return Err(anyhow!("{name} does not answer").into()),
         }
         if anchor.key.is_none() {
             ground
                 .known_anchors
-                .remember(anchor.id, &anchor.address, node)?;
+                .remember(anchor.id, &anchor.address, self.node)?;
         }
-        Ok(link)
+        Ok(())
     }
 
     /// Sends a request.
@@ -114,14 +127,7 @@ impl Link {
         }
     }
 
-    async fn greet(&mut self) -> Result<()> {
-        self.send(
-            0,
-            Request::Hello {
-                version: PROTOCOL_VERSION,
-            },
-        )
-        .await?;
+    async fn welcome(&mut self) -> Result<()> {
         match self.receive().await? {
             Frame::Reply {
                 reply:
@@ -149,6 +155,10 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.reading.abort();
     }
+}
+
+fn name_of(anchor: &AnchorConfig) -> String {
+    format!("anchor {} at {}", anchor.id, anchor.address)
 }
 
 async fn receive(mut reader: ReadHalf<TlsStream<TcpStream>>, read: mpsc::Sender<Result<ToPeer>>) {
