@@ -41,7 +41,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 /// How long the anchors may take to hear that all is there.
 const TELLING_DEADLINE: Duration = Duration::from_secs(3);
 
-/// The part of a file's size that the anchors may spend on lists of its chunks.
+/// The anchors may spend a part of the file's size, one in so many, on lists of its chunks.
 const LISTS_PART: u64 = 32;
 
 /// What is to be fetched.
