@@ -37,13 +37,21 @@ pub const SELF_CONTRADICTION: &str = "the publisher has made a release that cont
 pub async fn ask(anchors: &[&Session], request: &Request) -> Vec<(Session, Result<Reply>)> {
     let mut asking = JoinSet::new();
     for &session in anchors {
-        let (session, request) = (session.clone(), request.clone());
-        asking.spawn(async move {
-            let reply = session.request(request).await;
-            (session, reply)
-        });
+        ask_one(&mut asking, session, request);
     }
     asking.join_all().await
+}
+
+fn ask_one(
+    asking: &mut JoinSet<(Session, Result<Reply>)>,
+    session: &Session,
+    request: &Request,
+) -> AbortHandle {
+    let (session, request) = (session.clone(), request.clone());
+    asking.spawn(async move {
+        let reply = session.request(request).await;
+        (session, reply)
+    })
 }
 
 /// A question that anchors are being asked.
@@ -53,36 +61,29 @@ struct Asking {
 }
 
 impl Asking {
-    /// Asks; of sessions that are not up yet, as soon as they are.
-    fn begin<'a>(sessions: impl IntoIterator<Item = &'a Session>, request: &Request) -> Self {
+    /// Asks; of sessions that are not up yet, as soon as they are. One that is silent anyway is asked if there is no other.
+    fn begin(sessions: &[&Session], request: &Request) -> Self {
         let mut replies = JoinSet::new();
-        let ask = |session: &Session| {
-            let (session, request) = (session.clone(), request.clone());
-            let id = session.anchor.id;
-            let task = replies.spawn(async move {
-                let reply = session.request(request).await;
-                (session, reply)
-            });
-            (id, task)
-        };
-        let tasks = sessions.into_iter().map(ask).collect();
+        let is_live = |session: &&Session| session.connected().is_some() && !session.is_silent();
+        let is_any_live = sessions.iter().any(is_live);
+        let asked = sessions
+            .iter()
+            .filter(|session| !is_any_live || !session.is_silent());
+        let tasks = asked
+            .map(|session| (session.anchor.id, ask_one(&mut replies, session, request)))
+            .collect();
         Self { replies, tasks }
     }
 
     /// What each of `anchors` answered who did so soon enough. An anchor that knows an answer lets the others be waited
-    /// for a little; one that does not, a little more. One that is silent anyway is waited for if there is no other.
+    /// for a little; one that does not, a little more.
     async fn answers(
         self,
         anchors: &[&Session],
         is_answer: impl Fn(&Reply) -> bool,
     ) -> Vec<(Session, Result<Reply>)> {
-        let is_any_live = anchors.iter().any(|session| !session.is_silent());
-        let is_awaited = |id: u32| {
-            let session = anchors.iter().find(|session| session.anchor.id == id);
-            session.is_some_and(|session| !is_any_live || !session.is_silent())
-        };
         for (id, task) in self.tasks {
-            if !is_awaited(id) {
+            if anchors.iter().all(|session| session.anchor.id != id) {
                 task.abort();
             }
         }
@@ -115,11 +116,12 @@ pub struct Search {
 impl Search {
     /// Begins to look for the release of a name, and for one in the making.
     pub fn begin(sessions: &[Session], name: &Name) -> Self {
+        let sessions: Vec<&Session> = sessions.iter().collect();
         let (release, draft) = (resolve_of(name), draft_of(name));
         Self {
             name: name.clone(),
-            release: Asking::begin(sessions, &release),
-            draft: Asking::begin(sessions, &draft),
+            release: Asking::begin(&sessions, &release),
+            draft: Asking::begin(&sessions, &draft),
         }
     }
 
@@ -159,7 +161,7 @@ pub async fn find(
     name: &Name,
     events: &Events,
 ) -> Result<Option<SignedRelease>, Failure> {
-    let asking = Asking::begin(anchors.iter().copied(), &resolve_of(name));
+    let asking = Asking::begin(anchors, &resolve_of(name));
     newest(asking.answers(anchors, is_resolved).await, name, events)
 }
 
@@ -241,7 +243,7 @@ pub fn unknown(name: &Name) -> Failure {
 
 /// The drafts of a name that anchors know; none at all if no anchor answers.
 pub async fn drafts(anchors: &[&Session], name: &Name) -> Option<Vec<Draft>> {
-    let asking = Asking::begin(anchors.iter().copied(), &draft_of(name));
+    let asking = Asking::begin(anchors, &draft_of(name));
     drafts_of(asking.answers(anchors, |_| true).await, name)
 }
 
@@ -294,7 +296,7 @@ pub async fn holders(anchors: &[&Session], content: ContentId) -> Vec<Holder> {
 /// Other nodes that are said to hold something of a content, now; the anchors tell of changes from then on.
 pub async fn sources(node: &Node, anchors: &[&Session], content: ContentId) -> Vec<Source> {
     let mut sources: Vec<Source> = Vec::new();
-    let asking = Asking::begin(anchors.iter().copied(), &Request::Watch { content });
+    let asking = Asking::begin(anchors, &Request::Watch { content });
     for (_, reply) in asking.answers(anchors, |_| true).await {
         if let Ok(Reply::Watching { sources: more }) = reply {
             for source in more.into_iter().map(|source| node.reachable(source)) {

@@ -284,6 +284,13 @@ enum Waiting {
     Nobody,
 }
 
+impl Waiting {
+    /// Whether somebody waits for the answer, whatever connection it comes over.
+    fn is_for_caller(&self) -> bool {
+        matches!(self, Self::Caller { reply, .. } if !reply.is_closed())
+    }
+}
+
 struct Driver {
     anchor: AnchorConfig,
     ground: Arc<Ground>,
@@ -459,8 +466,7 @@ impl Driver {
 
     /// Asks again what the last connection left without an answer.
     async fn resume(&mut self, link: &mut Link) -> Result<()> {
-        self.requests
-            .retain(|_, waiting| matches!(waiting, Waiting::Caller { .. }));
+        self.requests.retain(|_, waiting| waiting.is_for_caller());
         self.acks.forget_sent();
         for (&id, waiting) in &self.requests {
             if let Waiting::Caller { request, .. } = waiting {
@@ -547,9 +553,7 @@ impl Driver {
             Command::Request { request, reply } => {
                 let id = self.id();
                 self.requests.insert(id, Waiting::Caller { request, reply });
-                self.requests.retain(|_, waiting| {
-                    !matches!(waiting, Waiting::Caller { reply, .. } if reply.is_closed())
-                });
+                self.requests.retain(|_, waiting| waiting.is_for_caller());
             }
             // The next connection announces everything; who waits for acks waits no longer.
             Command::Ack { .. } | Command::Flush { .. } | Command::Leave { .. } => {}

@@ -13,6 +13,7 @@ use crate::{
 };
 use anchorage_manifest::{
     Bitmap, Content, ContentId, Draft, EntriesError, Geometry, Hash, Signature,
+    content::list_size,
     limits::{FRAME_SIZE_MAX, PROTOCOL_VERSION},
     wire::{Answer, Ask, Refusal},
 };
@@ -241,8 +242,8 @@ impl Connection {
                 Refusal::Malformed("PutList of a content that was not offered".to_owned()).into(),
             );
         };
-        // 56 bytes of header and 32 a chunk: whatever claims another size is not read.
-        if u64::from(size) != 56 + 32 * u64::from(geometry.chunks()) {
+        // Whatever claims another size is not read.
+        if u64::from(size) != list_size(geometry.chunks()) {
             return Err(Refusal::Mismatch.into());
         }
         let bytes = self.body(size).await?;
