@@ -97,7 +97,7 @@ mod tests {
     use anchorage_manifest::{
         Hash,
         limits::{CHUNKS_PER_MESSAGE_MAX, PACKET_SIZE_MAX, REQUEST_SIZE_MAX, SEGMENT_SIZE_MAX},
-        wire::ToAnchor,
+        wire::{Delivery, ToAnchor},
     };
 
     fn content() -> ContentId {
@@ -109,13 +109,15 @@ mod tests {
         // Ids of requests take up to five bytes on the wire, so this is more than any peer can send.
         let mut request = Request::Ack {
             content: content(),
-            from: NodeId([0xff; 32]),
-            chunks: Vec::new(),
+            deliveries: vec![Delivery {
+                from: NodeId([0xff; 32]),
+                chunks: Vec::new(),
+            }],
         };
         let mut size = 0;
         while size < REQUEST_SIZE_MAX {
-            if let Request::Ack { chunks, .. } = &mut request {
-                chunks.push(0);
+            if let Request::Ack { deliveries, .. } = &mut request {
+                deliveries[0].chunks.push(0);
             }
             let request = request.clone();
             size = anchorage_manifest::codec::encode(&ToAnchor { id: 0, request }).len();

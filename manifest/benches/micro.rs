@@ -90,8 +90,10 @@ mod message {
     fn ack(chunks: u32) -> ToAnchor {
         let request = Request::Ack {
             content: content(),
-            from: NodeId([7; 32]),
-            chunks: (70_000..70_000 + chunks).collect(),
+            deliveries: vec![anchorage_manifest::wire::Delivery {
+                from: NodeId([7; 32]),
+                chunks: (70_000..70_000 + chunks).collect(),
+            }],
         };
         ToAnchor { id: 9, request }
     }

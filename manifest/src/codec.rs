@@ -160,8 +160,7 @@ mod tests {
         // A vector of chunks that claims 2^32 - 1 entries and brings none.
         let ack = encode(&Request::Ack {
             content: id(),
-            from: crate::NodeId([0; 32]),
-            chunks: vec![],
+            deliveries: vec![],
         });
         let mut lie = ack[..ack.len() - 1].to_vec();
         lie.extend_from_slice(&[252, 0xff, 0xff, 0xff, 0xff]);

@@ -1,7 +1,7 @@
 //! How large anything may be. Every decoder, buffer and loop in the workspace is bounded by one of these.
 
 /// Version of both protocols; named in the first message of every connection.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Largest body of a frame in bytes: a page of holders, or a bitmap of [`CHUNKS_MAX`] chunks.
 pub const FRAME_SIZE_MAX: usize = 1 << 20;
@@ -36,6 +36,9 @@ pub const HOLDERS_SIZE_MAX: usize = 1_800_000;
 
 /// Most chunks in one ack, and in one `Have`.
 pub const CHUNKS_PER_MESSAGE_MAX: usize = 512;
+
+/// Most deliveries in one ack.
+pub const DELIVERIES_PER_ACK_MAX: usize = 32;
 
 /// Milliseconds for which a peer collects acks, if the anchor has not said another time.
 pub const COLLECT_MS_MIN: u32 = 20;

@@ -18,7 +18,7 @@ mod chunks;
 mod control;
 
 pub use chunks::{Answer, Ask};
-pub use control::{Outcome, Push, Refusal, Reply, Request, ToAnchor, ToPeer};
+pub use control::{Delivery, Outcome, Push, Refusal, Reply, Request, ToAnchor, ToPeer};
 
 /// ALPN of the control plane.
 pub const ALPN_CONTROL: &[u8] = b"anchorage-control";
@@ -97,8 +97,16 @@ pub(crate) mod examples {
                 "ack",
                 Request::Ack {
                     content,
-                    from: NodeId([7; 32]),
-                    chunks: vec![0, 300, 70_000],
+                    deliveries: vec![
+                        Delivery {
+                            from: NodeId([7; 32]),
+                            chunks: vec![0, 300, 70_000],
+                        },
+                        Delivery {
+                            from: NodeId([8; 32]),
+                            chunks: vec![1],
+                        },
+                    ],
                 },
             ),
             ("withdraw", Request::Withdraw { content }),

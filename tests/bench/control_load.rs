@@ -17,7 +17,7 @@ mod control_peer;
 use anchorage_manifest::{
     Bitmap, ContentId, Geometry, Hash, Have, Holder, Name, Release,
     limits::CHUNKS_PER_MESSAGE_MAX,
-    wire::{Reply, Request},
+    wire::{Delivery, Reply, Request},
 };
 use anchorage_peer::identity::Identity;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -283,10 +283,10 @@ async fn ack(
                 next = 0;
             }
             let from = peer.anchor;
+            let deliveries = vec![Delivery { from, chunks }];
             peer.send(Request::Ack {
                 content,
-                from,
-                chunks,
+                deliveries,
             })
             .await?;
             open += 1;
@@ -333,8 +333,7 @@ async fn ack_collected(
         next += count;
         let request = Request::Ack {
             content,
-            from,
-            chunks,
+            deliveries: vec![Delivery { from, chunks }],
         };
         let reply = peer.ask(request).await?;
         acked.count(&reply, count, since)?;

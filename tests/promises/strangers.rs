@@ -4,7 +4,9 @@ use anchorage_manifest::{
     ContentId, Hash, Name,
     codec::{self, PREFIX_SIZE},
     limits::PROTOCOL_VERSION,
-    wire::{ALPN_CHUNKS, ALPN_CONTROL, Answer, Ask, Refusal, Reply, Request, ToAnchor, ToPeer},
+    wire::{
+        ALPN_CHUNKS, ALPN_CONTROL, Answer, Ask, Delivery, Refusal, Reply, Request, ToAnchor, ToPeer,
+    },
 };
 use anchorage_peer::{identity::Identity, tls};
 use anchorage_tests::{
@@ -431,8 +433,10 @@ fn requests_before_a_join_are_refused() -> Result<()> {
     for request in [
         Request::Ack {
             content,
-            from,
-            chunks: vec![0],
+            deliveries: vec![Delivery {
+                from,
+                chunks: vec![0],
+            }],
         },
         Request::Watch { content },
         Request::Heartbeat,
@@ -458,13 +462,17 @@ fn acks_of_chunks_that_do_not_exist_are_not_listed() -> Result<()> {
     for request in [
         Request::Ack {
             content,
-            from,
-            chunks: vec![1 << 20, u32::MAX],
+            deliveries: vec![Delivery {
+                from,
+                chunks: vec![1 << 20, u32::MAX],
+            }],
         },
         Request::Ack {
             content: ContentId(Hash::of(b"nobody's")),
-            from,
-            chunks: vec![0],
+            deliveries: vec![Delivery {
+                from,
+                chunks: vec![0],
+            }],
         },
     ] {
         match control.ask(request)? {

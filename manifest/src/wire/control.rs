@@ -102,10 +102,9 @@ pub enum Request {
     Ack {
         /// Of which content.
         content: ContentId,
-        /// Who sent them.
-        from: NodeId,
-        /// Which chunks, at most [`crate::limits::CHUNKS_PER_MESSAGE_MAX`].
-        chunks: Vec<u32>,
+        /// Which, and who sent them; at most [`crate::limits::DELIVERIES_PER_ACK_MAX`], and in all of them at most
+        /// [`crate::limits::CHUNKS_PER_MESSAGE_MAX`] chunks.
+        deliveries: Vec<Delivery>,
     },
     /// Says that the peer no longer has a content.
     Withdraw {
@@ -126,6 +125,15 @@ pub enum Request {
         /// The name.
         name: Name,
     },
+}
+
+/// Chunks that a source has sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The source.
+    pub from: NodeId,
+    /// Which chunks.
+    pub chunks: Vec<u32>,
 }
 
 /// What an anchor answers.

@@ -1,18 +1,20 @@
 //! Acks on their way: collected for 20 ms or as long as the anchor says, sent together, counted until they are answered.
+//! Where chunks come from twenty sources, a message for each of them would be one for every chunk, and as many answers on
+//! the line of an anchor that has better things to send.
 //!
 //! The next ones go when the last ones are answered: an anchor that is behind gets fewer and longer messages.
 
 use anchorage_manifest::{
     ContentId, NodeId,
-    limits::{CHUNKS_PER_MESSAGE_MAX, COLLECT_MS_MAX, COLLECT_MS_MIN},
-    wire::{Reply, Request},
+    limits::{CHUNKS_PER_MESSAGE_MAX, COLLECT_MS_MAX, COLLECT_MS_MIN, DELIVERIES_PER_ACK_MAX},
+    wire::{Delivery, Reply, Request},
 };
 use std::{collections::BTreeMap, mem, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 pub(super) struct Acks {
     collect: Duration,
-    collected: BTreeMap<(ContentId, NodeId), Vec<u32>>,
+    collected: BTreeMap<ContentId, BTreeMap<NodeId, Vec<u32>>>,
     due: Option<Instant>,
     unanswered: usize,
     waiting: Vec<oneshot::Sender<()>>,
@@ -36,10 +38,8 @@ impl Acks {
         // Not in step with everybody else who began at the same moment.
         let pause = || self.collect.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.due.get_or_insert_with(|| Instant::now() + pause());
-        self.collected
-            .entry((content, from))
-            .or_default()
-            .push(index);
+        let deliveries = self.collected.entry(content).or_default();
+        deliveries.entry(from).or_default().push(index);
     }
 
     /// When those collected are to be sent.
@@ -52,14 +52,28 @@ impl Acks {
         self.due = None;
         let collected = mem::take(&mut self.collected);
         let mut requests = Vec::new();
-        for ((content, from), chunks) in collected {
-            for chunks in chunks.chunks(CHUNKS_PER_MESSAGE_MAX) {
-                requests.push(Request::Ack {
-                    content,
-                    from,
-                    chunks: chunks.to_vec(),
-                });
+        for (content, given) in collected {
+            let (mut deliveries, mut room) = (Vec::new(), CHUNKS_PER_MESSAGE_MAX);
+            for (from, mut chunks) in given {
+                while !chunks.is_empty() {
+                    if room == 0 || deliveries.len() == DELIVERIES_PER_ACK_MAX {
+                        let deliveries = mem::take(&mut deliveries);
+                        requests.push(Request::Ack {
+                            content,
+                            deliveries,
+                        });
+                        room = CHUNKS_PER_MESSAGE_MAX;
+                    }
+                    let rest = chunks.split_off(chunks.len().min(room));
+                    room -= chunks.len();
+                    deliveries.push(Delivery { from, chunks });
+                    chunks = rest;
+                }
             }
+            requests.push(Request::Ack {
+                content,
+                deliveries,
+            });
         }
         self.unanswered += requests.len();
         requests
@@ -105,7 +119,7 @@ impl Acks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anchorage_manifest::Hash;
+    use anchorage_manifest::{Hash, codec, limits::REQUEST_SIZE_MAX, wire::ToAnchor};
 
     const CONTENT: ContentId = ContentId(Hash([1; 32]));
     const SOURCE: NodeId = NodeId([2; 32]);
@@ -120,7 +134,16 @@ mod tests {
         let due = subject.due().expect("two acks wait");
         assert!(due >= before + Duration::from_millis(10));
         assert!(due <= Instant::now() + Duration::from_millis(20));
-        assert!(matches!(&subject.take()[..], [Request::Ack { chunks, .. }] if *chunks == [1, 2]));
+        let chunks = vec![1, 2];
+        let deliveries = vec![Delivery {
+            from: SOURCE,
+            chunks,
+        }];
+        let ack = Request::Ack {
+            content: CONTENT,
+            deliveries,
+        };
+        assert_eq!(subject.take(), [ack]);
         subject.add(CONTENT, SOURCE, 3);
         assert_eq!(subject.due(), None, "the first message is not answered");
         subject.answered(&Reply::Acked {
@@ -133,5 +156,39 @@ mod tests {
         let due = subject.due().expect("one ack waits");
         assert!(due >= before + Duration::from_secs(1));
         assert!(due <= Instant::now() + Duration::from_secs(2));
+    }
+
+    #[test]
+    fn what_many_sources_sent_goes_in_one_message_that_fits() {
+        let mut subject = Acks::default();
+        let node = |number: u8| NodeId([number; 32]);
+        for number in 0..1_500 {
+            let from = node(u8::try_from(number.min(40)).expect("few"));
+            // Chunks that take as much room as there can be.
+            subject.add(CONTENT, from, u32::MAX - number);
+        }
+        let requests = subject.take();
+        assert_eq!(subject.unanswered, requests.len());
+        assert_eq!(requests.len(), 4, "32 sources, 8 and 504 chunks, 512, 444");
+        let mut acked = Vec::new();
+        for request in requests {
+            let ack = ToAnchor {
+                id: u32::MAX,
+                request,
+            };
+            assert!(codec::encode(&ack).len() <= REQUEST_SIZE_MAX);
+            let Request::Ack { deliveries, .. } = ack.request else {
+                panic!("{ack:?}");
+            };
+            assert!(deliveries.len() <= DELIVERIES_PER_ACK_MAX);
+            acked.extend(deliveries.into_iter().flat_map(|one| one.chunks));
+        }
+        acked.sort_unstable();
+        assert!(
+            acked
+                .into_iter()
+                .rev()
+                .eq((0..1_500).map(|index| u32::MAX - index))
+        );
     }
 }

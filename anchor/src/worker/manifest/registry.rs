@@ -23,7 +23,7 @@ use crate::{
 use anchorage_manifest::{
     ContentId, Geometry, Have, Holder, Name, NodeId, SignedRelease, Source,
     limits::{COLLECT_MS_MAX, COLLECT_MS_MIN, HEARTBEATS_MISSED_MAX, PEERS_MAX},
-    wire::{Outcome, Push, Refusal, Reply, Request},
+    wire::{Delivery, Outcome, Push, Refusal, Reply, Request},
 };
 use budget::Budget;
 use chunks::Chunks;
@@ -218,18 +218,19 @@ impl Registry {
             }
             Request::Ack {
                 content,
-                from,
-                chunks,
+                deliveries,
             } => {
                 member.lease_until = lease_until;
-                let new = self.hold(node, content, &Chunks::List(&chunks), out)?;
-                // Anchors do not join.
-                let count = if self.members.contains_key(&from) {
-                    &mut self.acks_from_peers
-                } else {
-                    &mut self.acks_from_anchors
-                };
-                *count = count.saturating_add(new.into());
+                for Delivery { from, chunks } in &deliveries {
+                    let new = self.hold(node, content, &Chunks::List(chunks), out)?;
+                    // Anchors do not join.
+                    let count = if self.members.contains_key(from) {
+                        &mut self.acks_from_peers
+                    } else {
+                        &mut self.acks_from_anchors
+                    };
+                    *count = count.saturating_add(new.into());
+                }
                 let collect_ms = self.collect_ms();
                 Ok(Reply::Acked { collect_ms })
             }

@@ -109,15 +109,7 @@ impl Bench {
     }
 
     fn ack(&mut self, who: u8, content: ContentId, from: NodeId, chunks: &[u32]) -> Reply {
-        let chunks = chunks.to_vec();
-        self.ask(
-            who,
-            Request::Ack {
-                content,
-                from,
-                chunks,
-            },
-        )
+        self.ask(who, ack(content, from, chunks))
     }
 
     fn holders(&mut self, content: ContentId) -> Vec<(NodeId, Vec<u32>)> {
@@ -207,15 +199,24 @@ fn a_release_that_lies_is_refused() {
     );
 }
 
+fn delivery(from: NodeId, chunks: &[u32]) -> Delivery {
+    let chunks = chunks.to_vec();
+    Delivery { from, chunks }
+}
+
+fn ack(content: ContentId, from: NodeId, chunks: &[u32]) -> Request {
+    let deliveries = vec![delivery(from, chunks)];
+    Request::Ack {
+        content,
+        deliveries,
+    }
+}
+
 #[test]
 fn an_ack_makes_a_member_a_holder_and_is_counted_by_its_source() {
     let mut bench = Bench::new();
     let content = bench.publish(signed("a", 1, 1));
-    let ack = Request::Ack {
-        content,
-        from: node(200),
-        chunks: vec![1],
-    };
+    let ack = ack(content, node(200), &[1]);
     assert_eq!(bench.refusal(5, ack), Refusal::NotJoined);
     bench.join(5);
     bench.join(6);
@@ -223,11 +224,16 @@ fn an_ack_makes_a_member_a_holder_and_is_counted_by_its_source() {
     assert_eq!(bench.ack(5, content, node(200), &[1, 3]), acked);
     assert_eq!(bench.ack(5, content, node(201), &[4]), acked);
     assert_eq!(bench.ack(5, content, node(6), &[3, 7]), acked);
-    assert_eq!(bench.holders(content), [(node(5), vec![1, 3, 4, 7])]);
+    let of_both = Request::Ack {
+        content,
+        deliveries: vec![delivery(node(200), &[8]), delivery(node(6), &[9])],
+    };
+    assert_eq!(bench.ask(5, of_both), acked);
+    assert_eq!(bench.holders(content), [(node(5), vec![1, 3, 4, 7, 8, 9])]);
     let counters = bench.registry.counters();
     assert_eq!(
         (counters.acks_from_anchors, counters.acks_from_peers),
-        (3, 1)
+        (4, 2)
     );
     assert!(matches!(
         bench.ack(5, content, node(6), &[20]),
@@ -388,11 +394,7 @@ fn requests() -> impl Strategy<Value = Request> {
             content,
             segment: Segment { first, bits }
         }),
-        (content.clone(), chunks).prop_map(|(content, chunks)| Request::Ack {
-            content,
-            from: node(200),
-            chunks
-        }),
+        (content.clone(), chunks).prop_map(|(content, chunks)| ack(content, node(200), &chunks)),
         content.prop_map(|content| Request::Withdraw { content }),
         Just(Request::Heartbeat),
         Just(Request::Leave),

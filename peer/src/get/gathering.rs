@@ -1,0 +1,203 @@
+//! Who has the content: whom the anchors know, now and from now on, and connections to some of them.
+//!
+//! It begins before the list of chunks is there: while that is on its way, others are dialled already, whose lines and
+//! this node's own are idle.
+
+use super::sources::Sources;
+use crate::{node::Node, scheduler::SourceId, session::News, time::Time, tls::Stream};
+use anchorage_manifest::{
+    ContentId, Source,
+    wire::{Push, Reply, Request},
+};
+use anyhow::Result;
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{
+        broadcast::Receiver,
+        mpsc::{self, UnboundedReceiver, UnboundedSender},
+        oneshot,
+    },
+    task::JoinSet,
+    time::sleep_until,
+};
+
+/// Time between two times that the anchors are asked for sources, should a push have been lost.
+const WATCH_EVERY: Duration = Duration::from_secs(5);
+
+/// Who has something of one content.
+pub(super) struct Gathering {
+    node: Arc<Node>,
+    content: ContentId,
+    epoch: Instant,
+    pub(super) sources: Sources,
+    news: Receiver<News>,
+    found: (UnboundedSender<Vec<Source>>, UnboundedReceiver<Vec<Source>>),
+    watch_again: Instant,
+    /// Whom nobody has taken yet.
+    dialled: Vec<Dialled>,
+    /// Questions and dials on their way.
+    tasks: JoinSet<()>,
+}
+
+/// A source that is being dialled, or was.
+pub(super) struct Dialled {
+    pub(super) id: SourceId,
+    pub(super) source: Source,
+    /// Where the connection comes, greeted.
+    pub(super) stream: oneshot::Receiver<Result<Stream>>,
+}
+
+impl Gathering {
+    /// Nobody yet, but the anchors are asked.
+    pub(super) fn watching(node: &Arc<Node>, content: ContentId) -> Self {
+        let mut gathering = Self::begin(node, content);
+        gathering.watch(None);
+        gathering
+    }
+
+    /// Nobody yet; whom the anchors know is to be told by whoever has asked them.
+    pub(super) fn begin(node: &Arc<Node>, content: ContentId) -> Self {
+        Self {
+            node: node.clone(),
+            content,
+            epoch: Instant::now(),
+            sources: Sources::default(),
+            news: node.news(),
+            found: mpsc::unbounded_channel(),
+            watch_again: Instant::now() + WATCH_EVERY,
+            dialled: Vec::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    pub(super) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Where others tell whom they have found.
+    pub(super) fn found(&self) -> UnboundedSender<Vec<Source>> {
+        self.found.0.clone()
+    }
+
+    pub(super) fn now(&self) -> Time {
+        Time::default() + self.epoch.elapsed()
+    }
+
+    pub(super) fn instant(&self, Time(us): Time) -> Instant {
+        self.epoch + Duration::from_micros(us)
+    }
+
+    /// When there may be somebody to dial, or the anchors are to be asked again: see [`Gathering::dial`].
+    pub(super) fn deadline(&self) -> Instant {
+        let dial_at = self.sources.deadline().map(|at| self.instant(at));
+        dial_at.map_or(self.watch_again, |at| at.min(self.watch_again))
+    }
+
+    /// Dials whom it is time to dial; those who were dialled since the last call.
+    pub(super) fn dial(&mut self) -> Vec<Dialled> {
+        if Instant::now() >= self.watch_again {
+            self.watch(None);
+        }
+        for (id, source) in self.sources.pick(self.now()) {
+            let (give, stream) = oneshot::channel();
+            let node = self.node.clone();
+            self.tasks.spawn(async move {
+                // Nobody may want it any more.
+                drop(give.send(node.dial(source).await));
+            });
+            self.dialled.push(Dialled { id, source, stream });
+        }
+        while self.tasks.try_join_next().is_some() {}
+        std::mem::take(&mut self.dialled)
+    }
+
+    /// Dials, as long as nobody takes who was dialled.
+    pub(super) async fn run(&mut self) -> Infallible {
+        loop {
+            self.dialled = self.dial();
+            let deadline = self.deadline();
+            let victims = tokio::select! {
+                victims = self.hear() => victims,
+                () = sleep_until(deadline.into()) => Vec::new(),
+            };
+            let now = self.now();
+            let (dialled, hung_up) = std::mem::take(&mut self.dialled)
+                .into_iter()
+                .partition(|dialled| !victims.contains(&dialled.id));
+            self.dialled = dialled;
+            for Dialled { id, source, .. } in hung_up {
+                self.sources.down(id, source.node, now);
+            }
+        }
+    }
+
+    /// Waits for what the anchors tell, and keeps it in mind; which connections are to be hung up on for others.
+    pub(super) async fn hear(&mut self) -> Vec<SourceId> {
+        tokio::select! {
+            told = self.news.recv() => match told {
+                Ok(News::Push(Push::Came { content, source })) if content == self.content => {
+                    self.learn(source).into_iter().collect()
+                }
+                Ok(News::Push(Push::Gone { content, node })) if content == self.content => {
+                    self.sources.lose(node);
+                    Vec::new()
+                }
+                Ok(News::Push(_) | News::Joined { .. }) => Vec::new(),
+                Ok(News::Connected { anchor }) => {
+                    self.watch(Some(anchor));
+                    Vec::new()
+                }
+                // Some were missed.
+                Err(_) => {
+                    self.watch(None);
+                    Vec::new()
+                }
+            },
+            Some(sources) = self.found.1.recv() => {
+                let learned = sources.into_iter().filter_map(|source| self.learn(source));
+                learned.collect()
+            }
+        }
+    }
+
+    /// A node is said to have something of it; the connection to hang up on for it, if any.
+    fn learn(&mut self, source: Source) -> Option<SourceId> {
+        if source.node == self.node.identity.id() {
+            return None;
+        }
+        let is_anchor = self.node.is_anchor(source.node);
+        self.sources.learn(self.node.reachable(source), is_anchor)
+    }
+
+    /// The draft has become a content.
+    pub(super) fn rename(&mut self, content: ContentId) {
+        self.content = content;
+        self.watch(None);
+    }
+
+    /// Asks one anchor, or all, who has something; they tell of changes from then on.
+    fn watch(&mut self, anchor: Option<u32>) {
+        if anchor.is_none() {
+            self.watch_again = Instant::now() + WATCH_EVERY;
+        }
+        let is_asked = |id: u32| anchor.is_none_or(|anchor| anchor == id);
+        let sessions = self.node.sessions.iter();
+        for session in sessions.filter(|session| is_asked(session.anchor.id)) {
+            if session.connected().is_none() {
+                continue;
+            }
+            let (session, found) = (session.clone(), self.found.0.clone());
+            let content = self.content;
+            self.tasks.spawn(async move {
+                let reply = session.request(Request::Watch { content }).await;
+                if let Ok(Reply::Watching { sources }) = reply {
+                    drop(found.send(sources));
+                }
+            });
+        }
+    }
+}
