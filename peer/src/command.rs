@@ -71,7 +71,7 @@ async fn manifest(node: &Arc<Node>, name: &str, events: &Events) -> Result<(), F
         .iter_mut()
         .for_each(|holder| holder.source = node.reachable(holder.source));
     let sources = holders.iter().map(|holder| holder.source).collect();
-    let content = lookup::list(node, release, sources).await?.content;
+    let content = lookup::list(node, release, sources).await?;
     events.tell(Event::Manifest(Manifest::new(release, &content, &holders)));
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod connection;
 mod fetch;
+mod gathering;
 mod prefix;
 mod small;
 mod sources;
@@ -16,7 +17,7 @@ use crate::{
     event::{Done, Event, Events, Share},
     failure::{Exit, Failure},
     file_path::FilePath,
-    lookup::{self, FoundList, Search},
+    lookup::{self, Search},
     node::Node,
     session::Session,
     store::{Place, Slot, Stamp},
@@ -27,6 +28,7 @@ use anchorage_manifest::{
 };
 use anyhow::{Context as _, Result, anyhow};
 use fetch::Fetch;
+use gathering::Gathering;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -36,7 +38,7 @@ use std::{
     time::{Duration, Instant},
 };
 use stream::Stream;
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::{sync::mpsc::UnboundedSender, task::spawn_blocking, time::timeout};
 
 /// How long the anchors may take to hear that all is there.
 const TELLING_DEADLINE: Duration = Duration::from_secs(3);
@@ -113,9 +115,16 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
         return Ok(());
     }
     let small = small::fetch(node, &anchors, release).await;
-    let FoundList { content, giver } = match &small {
-        Some(small) => small.listed(),
-        None => list(node, &anchors, release, request.timeout_s).await?,
+    let mut gathering = Gathering::begin(node, release.content);
+    let content = match &small {
+        Some(small) => small.list(),
+        None => {
+            let found = gathering.found();
+            tokio::select! {
+                listed = list(node, &anchors, release, request.timeout_s, found) => listed?,
+                never = gathering.run() => match never {},
+            }
+        }
     };
     let (slot, adopted) = {
         let (node, path, name, force) = (node.clone(), path.clone(), name.clone(), request.force);
@@ -136,7 +145,7 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
                     .context("BUG: storing panicked")?
                     .map_err(|error| unwritable(error, &slot))?
             }
-            None => fetch_verified(node, &slot, &content, giver, request, events).await?,
+            None => fetch_verified(gathering, &slot, &content, request, events).await?,
         };
         complete(node, &slot, &path).await?;
     }
@@ -156,17 +165,16 @@ async fn complete(node: &Arc<Node>, slot: &Arc<Slot>, path: &Path) -> Result<()>
 
 /// Fetches until the whole file matches. What does not was changed on disk by somebody else, and is fetched anew.
 async fn fetch_verified(
-    node: &Arc<Node>,
+    mut gathering: Gathering,
     slot: &Arc<Slot>,
     content: &Content,
-    giver: Option<Source>,
     request: &Get,
     events: &Events,
 ) -> Result<Vec<Share>, Failure> {
     let mut shares = Vec::new();
     loop {
-        let mut fetch = Fetch::new(node.clone(), slot.clone(), &request.name, events.clone());
-        giver.into_iter().for_each(|giver| fetch.learn(giver));
+        let node = gathering.node().clone();
+        let fetch = Fetch::new(gathering, slot.clone(), &request.name, events.clone());
         let sha256 = fetch
             .run(Duration::from_secs(request.timeout_s), &mut shares)
             .await?;
@@ -189,6 +197,7 @@ async fn fetch_verified(
             "{} was changed by somebody else while it was fetched; fetching what is wrong again",
             slot.path().display()
         ));
+        gathering = Gathering::watching(&node, slot.id());
     }
 }
 
@@ -229,12 +238,7 @@ struct Claim {
 
 impl Claim {
     fn take(node: &Arc<Node>, content: ContentId, name: &Name) -> Result<Self, Failure> {
-        let is_new = node
-            .fetching
-            .lock()
-            .expect("no holder of this lock panics")
-            .insert(content);
-        if is_new {
+        if node.store.expect(content) {
             return Ok(Self {
                 node: node.clone(),
                 content,
@@ -246,11 +250,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.node
-            .fetching
-            .lock()
-            .expect("no holder of this lock panics")
-            .remove(&self.content);
+        self.node.store.expect_no_more(self.content);
     }
 }
 
@@ -262,13 +262,15 @@ fn unwritable(error: anyhow::Error, slot: &Slot) -> Failure {
     ))
 }
 
-/// The list of chunks; who has it is asked again and again until somebody does.
+/// The list of chunks; who has it is asked again and again until somebody does. Who might be asked for chunks is sent to
+/// `found`: at once, but for the one who is asked for the list, whose connection is in use until then.
 async fn list(
     node: &Arc<Node>,
     anchors: &[&Session],
     release: &Release,
     timeout_s: u64,
-) -> Result<FoundList, Failure> {
+    found: UnboundedSender<Vec<Source>>,
+) -> Result<Arc<Content>, Failure> {
     let deadline = Instant::now() + Duration::from_secs(timeout_s);
     loop {
         let mut sources = lookup::sources_and_connection(node, anchors, release.content).await;
@@ -277,7 +279,13 @@ async fn list(
         if sources.len() < PEERS_MAX && lists <= release.geometry.size() / LISTS_PART {
             sources.sort_by_key(|&source| !node.idle.has(source));
         }
-        match lookup::list(node, release, sources).await {
+        let (asked, others) = sources.split_at(sources.len().min(1));
+        // Nobody may want to know.
+        drop(found.send(others.to_vec()));
+        let asked = asked.to_vec();
+        let listed = lookup::list(node, release, sources).await;
+        drop(found.send(asked));
+        match listed {
             Err(failure) if failure.exit == Exit::Incomplete && Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(250)).await;
             }

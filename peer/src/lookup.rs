@@ -320,26 +320,18 @@ pub async fn sources_and_connection(
     tokio::join!(sources(node, anchors, content), connecting).0
 }
 
-/// A list, and who gave it if somebody did; the connection to that one is kept for what is asked next.
-pub struct FoundList {
-    /// The list.
-    pub content: Arc<Content>,
-    /// Who gave it.
-    pub giver: Option<Source>,
-}
-
-/// The list of a release's content: from the store, or from the first of `sources` that has it.
+/// The list of a release's content: from the store, or from the first of `sources` that has it. The connection to that one
+/// is kept for what is asked next.
 pub async fn list(
     node: &Arc<Node>,
     release: &Release,
     sources: Vec<Source>,
-) -> Result<FoundList, Failure> {
+) -> Result<Arc<Content>, Failure> {
     let slot = node.store.slot(release.content);
     if let Some(content) = slot.and_then(|slot| slot.content()) {
-        let giver = None;
-        return Ok(FoundList { content, giver });
+        return Ok(content);
     }
-    let (content, giver) = fetch_list(node, release.content, sources)
+    let content = fetch_list(node, release.content, sources)
         .await
         .map_err(|error| {
             // The right bytes, and no list: nobody can have a better one.
@@ -358,10 +350,7 @@ pub async fn list(
             )
         })?;
     if content.geometry() == release.geometry {
-        return Ok(FoundList {
-            content: Arc::new(content),
-            giver: Some(giver),
-        });
+        return Ok(Arc::new(content));
     }
     let (listed, signed) = (content.geometry(), release.geometry);
     let error = anyhow!(
@@ -376,11 +365,7 @@ pub async fn list(
 }
 
 /// Asks one source after the other, the next whenever the last is slow or fails.
-async fn fetch_list(
-    node: &Arc<Node>,
-    content: ContentId,
-    sources: Vec<Source>,
-) -> Result<(Content, Source)> {
+async fn fetch_list(node: &Arc<Node>, content: ContentId, sources: Vec<Source>) -> Result<Content> {
     let mut sources = sources
         .into_iter()
         .filter(|source| source.node != node.identity.id())
@@ -400,7 +385,7 @@ async fn fetch_list(
                 let list = dial::get_list(&mut stream, content).await;
                 let list = list.with_context(|| source.address.to_string())?;
                 node.idle.give(source, stream);
-                anyhow::Ok((list, source))
+                anyhow::Ok(list)
             });
         }
         let mut patience = if is_last {

@@ -19,7 +19,7 @@ use crate::{
 use anchorage_manifest::{ContentId, NodeId, Source, wire::ALPN_CHUNKS, wire::Push, wire::Request};
 use anyhow::{Context as _, Result, anyhow};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -61,8 +61,6 @@ pub struct Node {
     pub fetched: Traffic,
     /// Connections to sources that are not in use.
     pub(crate) idle: Arc<Idle>,
-    /// Contents that are being fetched at this moment.
-    pub fetching: Mutex<BTreeSet<ContentId>>,
     server: Arc<Server>,
     listen: SocketAddr,
     advertise: Option<SocketAddr>,
@@ -101,7 +99,6 @@ impl Node {
             incoming: Arc::new(Semaphore::new(INCOMING_SIZE_MAX)),
             fetched: Traffic::default(),
             idle: Arc::default(),
-            fetching: Mutex::default(),
             server: Server::new(store.clone(), None, Share::whole()),
             store,
             listen,

@@ -31,14 +31,14 @@ use anyhow::{Context as _, Result, ensure};
 use growing::Growing;
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, Weak},
     time::{Duration, SystemTime},
 };
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 /// Lost contents that may wait for whoever looks after them.
 const LOST_MAX: usize = 64;
@@ -50,6 +50,8 @@ pub struct Store {
     lost: broadcast::Sender<ContentId>,
     /// Held while a draft becomes a content.
     sealing: Mutex<()>,
+    /// Slots were made, or are not to be any more.
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -57,6 +59,8 @@ struct Table {
     slots: BTreeMap<ContentId, Arc<Slot>>,
     /// Slots of drafts that are sealed, for as long as somebody uses them.
     sealed: BTreeMap<ContentId, Weak<Slot>>,
+    /// What is being fetched: it will have a slot soon, if it has none.
+    expected: BTreeSet<ContentId>,
 }
 
 impl Store {
@@ -71,6 +75,7 @@ impl Store {
             slots: Mutex::default(),
             lost: broadcast::Sender::new(LOST_MAX),
             sealing: Mutex::default(),
+            changed: Notify::new(),
         };
         for id in ids(directory).with_context(operand)? {
             store.refresh(id);
@@ -86,6 +91,31 @@ impl Store {
         let table = self.table();
         let sealed = || table.sealed.get(&content).and_then(Weak::upgrade);
         table.slots.get(&content).cloned().or_else(sealed)
+    }
+
+    /// A content or a draft will have a slot soon; false if that is known already.
+    pub fn expect(&self, content: ContentId) -> bool {
+        self.table().expected.insert(content)
+    }
+
+    /// It has one, or will have none.
+    pub fn expect_no_more(&self, content: ContentId) {
+        self.table().expected.remove(&content);
+        self.changed.notify_waiters();
+    }
+
+    /// [`Store::slot`], once it has been made if it is expected.
+    pub async fn slot_soon(&self, content: ContentId) -> Option<Arc<Slot>> {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(slot) = self.slot(content) {
+                return Some(slot);
+            }
+            if !self.table().expected.contains(&content) {
+                return None;
+            }
+            changed.await;
+        }
     }
 
     /// All slots, but those of sealed drafts.
@@ -108,6 +138,7 @@ impl Store {
         place.save(&folder).with_context(operand)?;
         let slot = Slot::open(&folder, id, self.lost.clone()).with_context(operand)?;
         self.table().slots.insert(id, slot.clone());
+        self.changed.notify_waiters();
         Ok(slot)
     }
 
@@ -124,7 +155,9 @@ impl Store {
         Growing::keep(draft, &folder).with_context(operand)?;
         place.save(&folder).with_context(operand)?;
         let slot = Slot::open_draft(&folder, id, self.lost.clone()).with_context(operand)?;
-        Ok(self.table().slots.entry(id).or_insert(slot).clone())
+        let slot = self.table().slots.entry(id).or_insert(slot).clone();
+        self.changed.notify_waiters();
+        Ok(slot)
     }
 
     /// The slot of a content that begins with a draft that this node has chunks of: the draft's slot, under the
@@ -262,6 +295,7 @@ impl Store {
         table.sealed.retain(|_, slot| slot.strong_count() > 0);
         table.sealed.insert(draft.id(), Arc::downgrade(draft));
         table.slots.insert(slot.id(), slot.clone());
+        self.changed.notify_waiters();
         slot
     }
 
@@ -314,6 +348,32 @@ mod tests {
         let mut bytes = vec![0; extent.size as usize];
         slot.read(index, 0, &mut bytes)?;
         Ok(bytes)
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_is_expected_is_waited_for() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let (_, content) = sample(5);
+        let id = content.id();
+        let store = Store::open(directory.path())?;
+        assert!(store.slot_soon(id).await.is_none(), "nobody expects it");
+        assert!(store.expect(id) && !store.expect(id));
+        let wait = || {
+            let store = store.clone();
+            tokio::spawn(async move { store.slot_soon(id).await.map(|slot| slot.id()) })
+        };
+        let given_up = wait();
+        tokio::task::yield_now().await;
+        assert!(!given_up.is_finished());
+        store.expect_no_more(id);
+        assert_eq!(given_up.await?, None);
+        assert!(store.expect(id));
+        let made = wait();
+        tokio::task::yield_now().await;
+        assert!(!made.is_finished());
+        store.create(&content, &Place::inside())?;
+        assert_eq!(made.await?, Some(id));
+        Ok(())
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub async fn verify(node: &Arc<Node>, request: &Verify, events: &Events) -> Resu
     let release = signed.unverified();
     let holders = lookup::holders(&anchors, release.content).await;
     let sources = holders.iter().map(|holder| holder.source).collect();
-    let content = lookup::list(node, release, sources).await?.content;
+    let content = lookup::list(node, release, sources).await?;
     let path = request.path.clone();
     let comparing = spawn_blocking(move || compare(&path, &content).map(|found| (found, content)));
     let ((bad, surplus, sha256), content) =

@@ -1,13 +1,21 @@
 //! Publish, get, ack, serve: every peer that has a chunk is in the manifest.
 
-use anchorage_manifest::Source;
-use anchorage_manifest::{limits::PEERS_MAX, wire::Reply};
+use anchorage_manifest::{
+    Bitmap, Source,
+    limits::PEERS_MAX,
+    wire::{Answer, Ask, Reply, Request},
+};
 use anchorage_peer::identity::Identity;
 use anchorage_tests::{
-    Control, Fake, Finished, Holding, Manner, PATIENCE, Serving, Swarm, sha256_of, until,
+    Chunks, Control, Fake, Finished, Holding, Manner, PATIENCE, Serving, Swarm, sha256_of, until,
 };
 use anyhow::{Context as _, Result, ensure};
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 const MUSIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/music.txt");
 
@@ -188,6 +196,56 @@ fn chunks_come_from_several_sources_at_the_same_time() -> Result<()> {
     let start = spans.iter().map(|span| span.0).max().context("a span")?;
     let end = spans.iter().map(|span| span.1).min().context("a span")?;
     ensure!(start < end, "the sources were asked one after another");
+    Ok(())
+}
+
+#[test]
+fn nodes_meet_while_the_list_is_on_its_way() -> Result<()> {
+    let swarm = Swarm::start_one()?;
+    let anchor = swarm.anchor(1).address();
+    let publisher = Identity::from_seed([1; 32]);
+    let holding = Holding::random("met.bin", 100_000, 4_096, &publisher)?;
+    holding.register(anchor, &publisher)?;
+    // Not so late that another source is asked for it.
+    let late = Manner::LateList(Duration::from_millis(400));
+    let mut sources = Vec::new();
+    for seed in [10, 11] {
+        let mut fake = Fake::start(Identity::from_seed([seed; 32]), holding.clone(), late)?;
+        fake.announce(anchor)?;
+        sources.push(fake);
+    }
+    let mut getter = swarm.peer("getter")?.spawn(&["get", "met.bin", "--json"])?;
+    // A third node has heard of the getter, and is interested before that knows what to say.
+    let content = holding.release.unverified().content;
+    let own: Vec<_> = sources.iter().map(Fake::id).collect();
+    let mut control = Control::dial(anchor, &publisher)?;
+    control.join(30_000)?;
+    let getter_address = until(PATIENCE, "a third holder", || {
+        let Reply::Watching { sources } = control.ask(Request::Watch { content })? else {
+            anyhow::bail!("no sources");
+        };
+        let of_others = |source: &&Source| {
+            !own.contains(&source.node) && ![30_000, anchor.port()].contains(&source.address.port())
+        };
+        Ok(sources.iter().find(of_others).map(|source| source.address))
+    })?;
+    let have = Bitmap::empty(holding.release.unverified().geometry.chunks());
+    let asked = Instant::now();
+    let answer =
+        Chunks::dial(getter_address, &publisher)?.ask(&Ask::Interested { content, have })?;
+    assert!(matches!(answer, Answer::Bitmap { .. }), "{answer:?}");
+    getter.wait(PATIENCE)?.exits(0)?;
+    let logs: Vec<_> = sources.iter().map(Fake::log).collect();
+    let listed: Vec<_> = logs.iter().flat_map(|log| &log.listed).collect();
+    assert_eq!(listed.len(), 1, "one source is enough for the list");
+    assert!(
+        asked < *listed[0],
+        "the list was there before anybody asked"
+    );
+    for log in &logs {
+        let first = log.hellos.first().context("it was not dialled")?;
+        assert!(first < listed[0], "it was dialled after the list had come");
+    }
     Ok(())
 }
 

@@ -58,6 +58,8 @@ pub enum Manner {
     Garbage,
     /// Rightly, but as an anchor it says no word, not even hello, before it was asked for a name.
     AskedFirst,
+    /// Rightly, but the list takes that long.
+    LateList(Duration),
     /// Rightly, but with a list of another content.
     WrongList,
     /// Rightly, but with entries of a draft that its publisher did not sign.
@@ -69,6 +71,8 @@ pub enum Manner {
 pub struct Log {
     /// Chunk connections that said hello, and when.
     pub hellos: Vec<Instant>,
+    /// When the list was given.
+    pub listed: Vec<Instant>,
     /// Chunks asked for, and when.
     pub asked: Vec<(Instant, u32)>,
     /// Chunks given in full, right or wrong, and when.
@@ -347,6 +351,10 @@ impl Shared {
             }
             Ask::GetList { content } => {
                 let mut list = self.holding.list.clone();
+                if let Manner::LateList(pause) = self.manner {
+                    sleep(pause);
+                }
+                self.log().listed.push(Instant::now());
                 if self.manner == Manner::WrongList {
                     *list.last_mut().context("a list")? ^= 1;
                 }
@@ -410,7 +418,11 @@ impl Shared {
         let start = usize::try_from(extent.offset)?;
         let mut bytes = self.holding.bytes[start..][..extent.size as usize].to_vec();
         match self.manner {
-            Manner::Honest | Manner::AskedFirst | Manner::WrongList | Manner::WrongEntries => {}
+            Manner::Honest
+            | Manner::AskedFirst
+            | Manner::LateList(_)
+            | Manner::WrongList
+            | Manner::WrongEntries => {}
             Manner::Slow(pause) => sleep(pause),
             Manner::Gate(count) => {
                 let mut log = self.log();

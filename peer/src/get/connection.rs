@@ -3,7 +3,7 @@
 //! The reader takes a chunk whole into memory, within what all connections together may hold, and gives it to the
 //! [`Verifier`](super::verifier::Verifier), while the next one is already being read and decrypted.
 
-use super::verifier::Arrival;
+use super::{gathering::Dialled, verifier::Arrival};
 use crate::{
     buffers::Buffers,
     dial, framed,
@@ -13,7 +13,7 @@ use crate::{
     tls::{Reader, Writer},
 };
 use anchorage_manifest::{
-    Bitmap, ContentId, Hash, Source, codec,
+    Bitmap, ContentId, Hash, codec,
     limits::FRAME_SIZE_MAX,
     wire::{Answer, Ask},
 };
@@ -158,24 +158,24 @@ impl Shared {
 /// Runs a connection from the first word to the last.
 pub(super) async fn run(
     shared: Arc<Shared>,
-    id: SourceId,
-    source: Source,
+    dialled: Dialled,
     commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    let ended = match converse(&shared, id, source, commands).await {
+    let (id, address) = (dialled.id, dialled.source.address);
+    let ended = match converse(&shared, dialled, commands).await {
         Ok(()) => anyhow!("not needed any more"),
-        Err(error) => error.context(source.address.to_string()),
+        Err(error) => error.context(address.to_string()),
     };
     shared.tell(id, Report::Down(ended));
 }
 
 async fn converse(
     shared: &Arc<Shared>,
-    id: SourceId,
-    source: Source,
+    dialled: Dialled,
     commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<()> {
-    let mut stream = shared.node.dial(source).await?;
+    let id = dialled.id;
+    let mut stream = dialled.stream.await.context("BUG: dialling panicked")??;
     let name = Name::of(shared);
     let (content, have) = (name.id(), shared.slot.have());
     framed::write(&mut stream, &Ask::Interested { content, have }).await?;

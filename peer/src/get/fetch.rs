@@ -2,8 +2,8 @@
 
 use super::{
     connection::{self, Command, Report, Shared},
+    gathering::Gathering,
     prefix::Prefix,
-    sources::Sources,
     verifier::{Verifier, Writer},
 };
 use crate::{
@@ -13,15 +13,10 @@ use crate::{
     framed,
     node::Node,
     scheduler::{Action, Event, Scheduler, SourceId},
-    session::News,
     store::Slot,
     time::Time,
 };
-use anchorage_manifest::{
-    EntriesError, Hash, Source,
-    limits::CHUNKS_PER_MESSAGE_MAX,
-    wire::{Push, Reply, Request},
-};
+use anchorage_manifest::{EntriesError, Hash, Source, limits::CHUNKS_PER_MESSAGE_MAX};
 use anyhow::{Context as _, Result, anyhow};
 use std::{
     collections::BTreeMap,
@@ -44,18 +39,14 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// How long what is stored may wait for more, before the sources that choose are told.
 const HAVE_BATCH: Duration = Duration::from_millis(20);
 
-/// Time between two times that the anchors are asked for sources, should a push have been lost.
-const WATCH_EVERY: Duration = Duration::from_secs(5);
-
 /// One fetch.
 pub(super) struct Fetch {
     node: Arc<Node>,
     slot: Arc<Slot>,
     name: String,
     events: Events,
-    epoch: Instant,
     scheduler: Scheduler,
-    sources: Sources,
+    gathering: Gathering,
     links: BTreeMap<SourceId, Link>,
     tasks: JoinSet<()>,
     actions: Vec<Action>,
@@ -88,24 +79,23 @@ struct Meter {
 /// What the driver waited for.
 enum Wake {
     Report(SourceId, Report),
-    News(News),
-    Missed,
-    Watched(Vec<Source>),
+    /// Who else has something is known; others are to leave for them.
+    Gathered(Vec<SourceId>),
     Sealed(Result<Arc<Slot>, RecvError>),
     Time,
 }
 
 impl Fetch {
-    pub(super) fn new(node: Arc<Node>, slot: Arc<Slot>, name: &str, events: Events) -> Self {
+    /// Fetches what the slot lacks from whoever was gathered and will be.
+    pub(super) fn new(gathering: Gathering, slot: Arc<Slot>, name: &str, events: Events) -> Self {
         let geometry = slot.geometry();
         Self {
             scheduler: Scheduler::new(geometry, slot.have(), fastrand::u64(..)),
-            node,
+            node: gathering.node().clone(),
+            gathering,
             slot,
             name: name.to_owned(),
             events,
-            epoch: Instant::now(),
-            sources: Sources::default(),
             links: BTreeMap::new(),
             tasks: JoinSet::new(),
             actions: Vec::new(),
@@ -153,35 +143,26 @@ impl Fetch {
             },
         };
         let verifying = spawn_blocking(|| verifier.run());
-        let mut news = self.node.news();
-        let (found, mut watched) = mpsc::unbounded_channel();
-        self.watch(&found, None);
-        let mut watch_again = Instant::now() + WATCH_EVERY;
         let mut progress_at = Instant::now();
         while !self.scheduler.is_done() {
             self.dial(&shared);
-            let wake_at = self.deadline(progress_at.min(watch_again));
+            let wake_at = self.deadline(progress_at);
             let woke = tokio::select! {
                 Some((id, report)) = told.recv() => Wake::Report(id, report),
-                told = news.recv() => told.map_or_else(|_| Wake::Missed, Wake::News),
-                Some(sources) = watched.recv() => Wake::Watched(sources),
+                victims = self.gathering.hear() => Wake::Gathered(victims),
                 slot = seal(&mut self.sealed), if self.sealed.is_some() => Wake::Sealed(slot),
                 () = sleep_until(wake_at.into()) => Wake::Time,
             };
             match woke {
                 Wake::Report(id, report) => self.report(id, report, shares)?,
-                Wake::News(News::Connected { anchor }) => self.watch(&found, Some(anchor)),
-                Wake::News(News::Push(push)) => self.push(&push),
-                Wake::News(News::Joined { .. }) => {}
-                Wake::Missed => self.watch(&found, None),
-                Wake::Watched(sources) => sources.into_iter().for_each(|source| self.learn(source)),
+                Wake::Gathered(victims) => victims.into_iter().for_each(|id| self.hang_up(id)),
                 Wake::Sealed(slot) => {
                     self.sealed = None;
                     if let Ok(slot) = slot {
                         // There is one seal.
                         let _ = shared.sealed.set(slot.id());
+                        self.gathering.rename(slot.id());
                         self.slot = slot;
-                        self.watch(&found, None);
                     }
                 }
                 Wake::Time => {
@@ -201,10 +182,6 @@ impl Fetch {
                 .is_some_and(|since| now >= since + HAVE_BATCH)
             {
                 self.tell_have();
-            }
-            if now >= watch_again {
-                self.watch(&found, None);
-                watch_again = now + WATCH_EVERY;
             }
             if now >= progress_at {
                 self.tell_progress();
@@ -260,12 +237,16 @@ impl Fetch {
                 self.handle(Event::Gone(id));
                 if let Some(link) = self.links.remove(&id) {
                     if framed::nonsense(&error).is_some() {
-                        self.sources.ban(link.source.node);
-                    } else if error.is::<EntriesError>() && self.sources.ban(link.source.node) {
+                        self.gathering.sources.ban(link.source.node);
+                    } else if error.is::<EntriesError>()
+                        && self.gathering.sources.ban(link.source.node)
+                    {
                         self.events
                             .warn(format!("{error:#}; it is not asked again"));
                     }
-                    self.sources.down(id, link.source.node, self.now());
+                    self.gathering
+                        .sources
+                        .down(id, link.source.node, self.now());
                 }
                 self.last_down = Some(error);
             }
@@ -280,7 +261,7 @@ impl Fetch {
         let Some(link) = self.links.get(&id) else {
             return;
         };
-        self.sources.delivered(link.source.node);
+        self.gathering.sources.delivered(link.source.node);
         for session in &self.node.sessions {
             session.ack(self.slot.id(), index, link.source.node);
         }
@@ -317,7 +298,7 @@ impl Fetch {
                 Action::Cancel(id, index) => self.order(id, Command::Cancel(index)),
                 Action::Again(id) => {
                     if let Some(link) = self.links.get(&id) {
-                        self.sources.again(id, link.source.node);
+                        self.gathering.sources.again(id, link.source.node);
                     }
                 }
                 Action::Drop(id) => self.hang_up(id),
@@ -325,7 +306,7 @@ impl Fetch {
                     if let Some(Source { node, address }) =
                         self.links.get(&id).map(|link| link.source)
                     {
-                        if self.sources.ban(node) {
+                        if self.gathering.sources.ban(node) {
                             self.events.tell(Told::Liar {
                                 address,
                                 node,
@@ -375,78 +356,36 @@ impl Fetch {
     }
 
     fn dial(&mut self, shared: &Arc<Shared>) {
-        for (id, source) in self.sources.pick(self.now()) {
+        for dialled in self.gathering.dial() {
             let (commands, orders) = mpsc::unbounded_channel();
-            let is_anchor = self.node.is_anchor(source.node);
+            let (id, source) = (dialled.id, dialled.source);
             self.links.insert(
                 id,
                 Link {
                     source,
-                    is_anchor,
+                    is_anchor: self.node.is_anchor(source.node),
                     chooses: false,
                     commands,
                 },
             );
             self.tasks
-                .spawn(connection::run(shared.clone(), id, source, orders));
+                .spawn(connection::run(shared.clone(), dialled, orders));
         }
         while self.tasks.try_join_next().is_some() {}
     }
 
-    /// A node is said to have something of it.
-    pub(super) fn learn(&mut self, source: Source) {
-        if source.node != self.node.identity.id() {
-            let is_anchor = self.node.is_anchor(source.node);
-            let victim = self.sources.learn(self.node.reachable(source), is_anchor);
-            victim.into_iter().for_each(|id| self.hang_up(id));
-        }
-    }
-
-    fn push(&mut self, push: &Push) {
-        match *push {
-            Push::Came { content, source } if content == self.slot.id() => self.learn(source),
-            Push::Gone { content, node } if content == self.slot.id() => self.sources.lose(node),
-            Push::Came { .. } | Push::Gone { .. } | Push::Reannounce | Push::Sealed { .. } => {}
-        }
-    }
-
-    /// Asks one anchor, or all, for sources.
-    fn watch(&mut self, found: &mpsc::UnboundedSender<Vec<Source>>, anchor: Option<u32>) {
-        let is_asked = |id: u32| anchor.is_none_or(|anchor| anchor == id);
-        for session in self
-            .node
-            .sessions
-            .iter()
-            .filter(|session| is_asked(session.anchor.id))
-        {
-            if session.connected().is_none() {
-                continue;
-            }
-            let (session, found, content) = (session.clone(), found.clone(), self.slot.id());
-            self.tasks.spawn(async move {
-                let reply = session.request(Request::Watch { content }).await;
-                if let Ok(Reply::Watching { sources }) = reply {
-                    drop(found.send(sources));
-                }
-            });
-        }
-    }
-
     fn now(&self) -> Time {
-        Time::default() + self.epoch.elapsed()
+        self.gathering.now()
     }
 
     fn deadline(&self, otherwise: Instant) -> Instant {
-        let earliest = [self.scheduler.deadline(), self.sources.deadline()]
-            .into_iter()
-            .flatten()
-            .min();
+        let otherwise = otherwise.min(self.gathering.deadline());
         let otherwise = match self.news_since {
             Some(since) => otherwise.min(since + HAVE_BATCH),
             None => otherwise,
         };
-        match earliest {
-            Some(Time(us)) => otherwise.min(self.epoch + Duration::from_micros(us)),
+        match self.scheduler.deadline() {
+            Some(at) => otherwise.min(self.gathering.instant(at)),
             None => otherwise,
         }
     }

@@ -3,16 +3,7 @@
 //!
 //! Whatever goes wrong here is left to the ordinary way, which finds out whose fault it is.
 
-use crate::{
-    dial,
-    event::Share,
-    framed,
-    lookup::{self, FoundList},
-    node::Node,
-    session::Session,
-    store::Slot,
-    tls,
-};
+use crate::{dial, event::Share, framed, lookup, node::Node, session::Session, store::Slot, tls};
 use anchorage_manifest::{
     Content, Hash, Release, Source, codec,
     content::LIST_SIZE_MAX,
@@ -140,12 +131,9 @@ async fn body(stream: &mut tls::Stream, size: usize) -> Result<Vec<u8>> {
 }
 
 impl Small {
-    /// Its list, and who gave it.
-    pub(super) fn listed(&self) -> FoundList {
-        FoundList {
-            content: self.content.clone(),
-            giver: Some(self.source),
-        }
+    /// Its list.
+    pub(super) fn list(&self) -> Arc<Content> {
+        self.content.clone()
     }
 
     /// Stores what is not there yet, and acks it; who sent it. Blocks.

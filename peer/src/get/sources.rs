@@ -13,7 +13,7 @@ const NODES_MAX: usize = 24;
 
 /// Dials that may begin at once, and time from one to the next of those after them: when many start together, what the
 /// first connections bring is not to wait for handshakes with everybody.
-const DIALS: (u32, Duration) = (6, Duration::from_millis(25));
+const DIALS: (u32, Duration) = (6, Duration::from_millis(8));
 
 /// First and longest pause before a node is dialled again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));

@@ -7,7 +7,9 @@
 //! The chunks are verified against signed entries, the whole file against the release that the draft has become.
 //! Whichever comes first, the last chunk or the seal, nothing is fetched or read twice.
 
-use super::{Claim, Get, fetch::Fetch, fetch_verified, is_same, list, part_of};
+use super::{
+    Claim, Get, fetch::Fetch, fetch_verified, gathering::Gathering, is_same, list, part_of,
+};
 use crate::{
     event::{Events, Share},
     failure::{Exit, Failure},
@@ -28,7 +30,7 @@ use std::{
 use tokio::{
     sync::{
         broadcast::{Receiver, error::RecvError},
-        oneshot,
+        mpsc, oneshot,
     },
     task::spawn_blocking,
     time::interval,
@@ -81,8 +83,14 @@ impl Stream<'_> {
         if sha256 != content.sha256() {
             // Somebody else wrote to the file, or its publisher contradicts itself: an ordinary fetch finds out.
             shares.extend(
-                fetch_verified(self.node, &whole, &content, None, self.request, self.events)
-                    .await?,
+                fetch_verified(
+                    Gathering::watching(self.node, whole.id()),
+                    &whole,
+                    &content,
+                    self.request,
+                    self.events,
+                )
+                .await?,
             );
         }
         Ok((release, whole, shares))
@@ -97,7 +105,8 @@ impl Stream<'_> {
     ) -> Result<(SignedRelease, Arc<Slot>, Hash), Failure> {
         let patience = Duration::from_secs(self.request.timeout_s);
         let (name, events) = (&self.request.name, self.events.clone());
-        let mut fetch = Fetch::new(self.node.clone(), slot.clone(), name, events);
+        let gathering = Gathering::watching(self.node, slot.id());
+        let mut fetch = Fetch::new(gathering, slot.clone(), name, events);
         let (rename, renamed) = oneshot::channel();
         fetch.expect_seal(renamed);
         let mut fetching = pin!(fetch.run(patience, shares));
@@ -119,7 +128,10 @@ impl Stream<'_> {
         let release = signed.unverified();
         let _claim = Claim::take(self.node, release.content, &release.name)?;
         let anchors = self.anchors();
-        let mut listing = pin!(list(self.node, &anchors, release, self.request.timeout_s));
+        // The fetch knows whom to ask.
+        let (found, _) = mpsc::unbounded_channel();
+        let timeout_s = self.request.timeout_s;
+        let mut listing = pin!(list(self.node, &anchors, release, timeout_s, found));
         let content = loop {
             let entries = sha256.and_then(|sha256| slot.sealed_with(sha256));
             // With all of its entries there, the list need not come from anybody.
@@ -128,7 +140,7 @@ impl Stream<'_> {
             }
             tokio::select! {
                 fetched = &mut fetching, if sha256.is_none() => sha256 = Some(fetched?),
-                listed = &mut listing => break listed?.content,
+                listed = &mut listing => break listed?,
             }
         };
         let Some(whole) = self.seal(slot, content).await? else {

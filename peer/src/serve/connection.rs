@@ -39,6 +39,9 @@ const BODY_DEADLINE: Duration = Duration::from_secs(120);
 /// hide from the sender how fast its line is.
 const UNSENT_SIZE: u32 = 128 << 10;
 
+/// How long somebody who is interested waits for a content that is about to be fetched.
+const SLOT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Contents that one connection may be interested in.
 const INTERESTS_MAX: usize = 256;
 
@@ -201,7 +204,7 @@ impl Connection {
     }
 
     async fn interested(&mut self, content: ContentId, theirs: &Bitmap) -> Result<(), End> {
-        let Some(slot) = self.slot(content).await else {
+        let Some(slot) = self.slot_soon(content).await else {
             return self.answer(Answer::Missing {
                 content,
                 index: None,
@@ -389,6 +392,17 @@ impl Connection {
             self.server.deposited(content, None).await;
         }
         slot
+    }
+
+    /// The same, or that of a content whose list is on its way to this node: whoever fetches it as well may ask before it
+    /// is there.
+    async fn slot_soon(&self, content: ContentId) -> Option<Arc<Slot>> {
+        match self.slot(content).await {
+            Some(slot) => Some(slot),
+            None => timeout(SLOT_PATIENCE, self.server.store.slot_soon(content))
+                .await
+                .ok()?,
+        }
     }
 
     /// The list of a content. A draft has none, even when it is sealed: its id is not the list's.
