@@ -1,6 +1,7 @@
 //! A command as data, so that it can be run here or by the node that lives in the home already.
 
 use crate::{
+    dial::Ahead,
     event::{Event, Events, Listed},
     failure::{Exit, Failure},
     get::{self, Get},
@@ -71,8 +72,12 @@ async fn manifest(node: &Arc<Node>, name: &str, events: &Events) -> Result<(), F
         .iter_mut()
         .for_each(|holder| holder.source = node.reachable(holder.source));
     let sources = holders.iter().map(|holder| holder.source).collect();
-    let content = lookup::list(node, release, sources).await?;
-    events.tell(Event::Manifest(Manifest::new(release, &content, &holders)));
+    let found = lookup::list(node, release, sources, |_| Ahead::default()).await?;
+    events.tell(Event::Manifest(Manifest::new(
+        release,
+        &found.content,
+        &holders,
+    )));
     Ok(())
 }
 

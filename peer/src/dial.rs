@@ -6,14 +6,18 @@ use crate::{
     tls::{self, Stream},
 };
 use anchorage_manifest::{
-    Content, ContentId, Source,
+    Bitmap, Content, ContentId, Source, codec,
     content::LIST_SIZE_MAX,
     limits::{FRAME_SIZE_MAX, PROTOCOL_VERSION},
     wire::{ALPN_CHUNKS, Answer, Ask},
 };
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use std::{pin::pin, time::Duration};
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 
 /// How long connecting, handshake and greeting may take together.
@@ -25,6 +29,16 @@ const SECOND_AFTER: Duration = Duration::from_millis(400);
 
 /// How long a list may take.
 const LIST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What is asked together with a list, for it will be asked when the list is there: of a source that is busy with others
+/// every answer takes its time.
+#[derive(Clone, Debug, Default)]
+pub struct Ahead {
+    /// Whether the content is of interest, and what there is of it.
+    pub interested: Option<Bitmap>,
+    /// How many chunks the source is to choose.
+    pub any: u32,
+}
 
 /// Connects to a source and greets it. It must prove that it is the node it is said to be.
 pub async fn dial(identity: &Identity, source: Source) -> Result<Stream> {
@@ -78,10 +92,18 @@ pub async fn dial(identity: &Identity, source: Source) -> Result<Stream> {
         .with_context(operand)
 }
 
-/// Fetches a content's list.
-pub async fn get_list(stream: &mut Stream, content: ContentId) -> Result<Content> {
+/// Fetches a content's list; what is asked `ahead` goes with it, and is answered behind it.
+pub async fn get_list(stream: &mut Stream, content: ContentId, ahead: &Ahead) -> Result<Content> {
     let fetching = async {
-        framed::write(stream, &Ask::GetList { content }).await?;
+        let mut asks = codec::frame(&Ask::GetList { content });
+        if let Some(have) = ahead.interested.clone() {
+            asks.extend(codec::frame(&Ask::Interested { content, have }));
+        }
+        for _ in 0..ahead.any {
+            asks.extend(codec::frame(&Ask::Any { content }));
+        }
+        stream.write_all(&asks).await?;
+        stream.flush().await?;
         let size = loop {
             match framed::expect(stream, FRAME_SIZE_MAX).await? {
                 Answer::List {

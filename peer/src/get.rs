@@ -14,16 +14,17 @@ mod stream;
 mod verifier;
 
 use crate::{
+    dial::Ahead,
     event::{Done, Event, Events, Share},
     failure::{Exit, Failure},
     file_path::FilePath,
-    lookup::{self, Search},
+    lookup::{self, FoundList, Search},
     node::Node,
     session::Session,
     store::{Place, Slot, Stamp},
 };
 use anchorage_manifest::{
-    Content, ContentId, Hash, Name, Release, SignedRelease, Source, content::list_size,
+    Bitmap, Content, ContentId, Hash, Name, Release, SignedRelease, Source, content::list_size,
     limits::PEERS_MAX,
 };
 use anyhow::{Context as _, Result, anyhow};
@@ -45,6 +46,9 @@ const TELLING_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The anchors may spend a part of the file's size, one in so many, on lists of its chunks.
 const LISTS_PART: u64 = 32;
+
+/// Chunks that an anchor is to choose while the list is on its way: as many as it is asked for then.
+const CHOSEN_AHEAD: u32 = 2;
 
 /// What is to be fetched.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -120,10 +124,15 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
         Some(small) => small.list(),
         None => {
             let found = gathering.found();
-            tokio::select! {
-                listed = list(node, &anchors, release, request.timeout_s, found) => listed?,
+            let ahead = ahead(node, release, &path);
+            let listed = tokio::select! {
+                listed = list(node, &anchors, release, request.timeout_s, found, &ahead) => listed?,
                 never = gathering.run() => match never {},
+            };
+            if let Some(giver) = listed.giver {
+                gathering.bring(giver);
             }
+            listed.content
         }
     };
     let (slot, adopted) = {
@@ -262,6 +271,19 @@ fn unwritable(error: anyhow::Error, slot: &Slot) -> Failure {
     ))
 }
 
+/// What a source will be asked when the list is there; nothing where it is not certain, for something of the file may be
+/// here.
+fn ahead(node: &Node, release: &Release, path: &Path) -> Ahead {
+    let is_new = node.store.slot(release.content).is_none();
+    if !is_new || path.exists() || part_of(path).is_ok_and(|part| part.exists()) {
+        return Ahead::default();
+    }
+    Ahead {
+        interested: Some(Bitmap::empty(release.geometry.chunks())),
+        any: CHOSEN_AHEAD.min(release.geometry.chunks()),
+    }
+}
+
 /// The list of chunks; who has it is asked again and again until somebody does. Who might be asked for chunks is sent to
 /// `found`: at once, but for the one who is asked for the list, whose connection is in use until then.
 async fn list(
@@ -270,7 +292,8 @@ async fn list(
     release: &Release,
     timeout_s: u64,
     found: UnboundedSender<Vec<Source>>,
-) -> Result<Arc<Content>, Failure> {
+    ahead: &Ahead,
+) -> Result<FoundList, Failure> {
     let deadline = Instant::now() + Duration::from_secs(timeout_s);
     loop {
         let mut sources = lookup::sources_and_connection(node, anchors, release.content).await;
@@ -283,7 +306,12 @@ async fn list(
         // Nobody may want to know.
         drop(found.send(others.to_vec()));
         let asked = asked.to_vec();
-        let listed = lookup::list(node, release, sources).await;
+        let of_source = |source: Source| Ahead {
+            // Others have not everything, and choose nothing.
+            any: ahead.any * u32::from(node.is_anchor(source.node)),
+            ..ahead.clone()
+        };
+        let listed = lookup::list(node, release, sources, of_source).await;
         drop(found.send(asked));
         match listed {
             Err(failure) if failure.exit == Exit::Incomplete && Instant::now() < deadline => {

@@ -1,12 +1,13 @@
 //! Looking things up: the release of a name, who has its content, and the list of its chunks.
 
 use crate::{
-    dial,
+    dial::{self, Ahead},
     event::Events,
     failure::{Exit, Failure},
     node::Node,
     session::{Session, unexpected},
     stragglers::{STRAGGLERS, gather},
+    tls::Stream,
 };
 use anchorage_manifest::{
     Content, ContentId, Draft, Have, Holder, Name, Release, SignedRelease, Source,
@@ -320,18 +321,38 @@ pub async fn sources_and_connection(
     tokio::join!(sources(node, anchors, content), connecting).0
 }
 
-/// The list of a release's content: from the store, or from the first of `sources` that has it. The connection to that one
-/// is kept for what is asked next.
+/// A list, and who gave it, unless it was there already.
+pub struct FoundList {
+    /// The list.
+    pub content: Arc<Content>,
+    /// Who gave it.
+    pub giver: Option<Giver>,
+}
+
+/// A source that has given a list, and the connection over which it came.
+pub struct Giver {
+    /// Which source.
+    pub source: Source,
+    /// The connection.
+    pub stream: Stream,
+    /// What was asked with the list, and is not answered yet.
+    pub ahead: Ahead,
+}
+
+/// The list of a release's content: from the store, or from the first of `sources` that has it. What `ahead` says of a
+/// source is asked of it together with the list.
 pub async fn list(
     node: &Arc<Node>,
     release: &Release,
     sources: Vec<Source>,
-) -> Result<Arc<Content>, Failure> {
+    ahead: impl Fn(Source) -> Ahead,
+) -> Result<FoundList, Failure> {
     let slot = node.store.slot(release.content);
     if let Some(content) = slot.and_then(|slot| slot.content()) {
-        return Ok(content);
+        let giver = None;
+        return Ok(FoundList { content, giver });
     }
-    let content = fetch_list(node, release.content, sources)
+    let (content, giver) = fetch_list(node, release.content, sources, ahead)
         .await
         .map_err(|error| {
             // The right bytes, and no list: nobody can have a better one.
@@ -350,7 +371,10 @@ pub async fn list(
             )
         })?;
     if content.geometry() == release.geometry {
-        return Ok(Arc::new(content));
+        return Ok(FoundList {
+            content: Arc::new(content),
+            giver: Some(giver),
+        });
     }
     let (listed, signed) = (content.geometry(), release.geometry);
     let error = anyhow!(
@@ -365,7 +389,12 @@ pub async fn list(
 }
 
 /// Asks one source after the other, the next whenever the last is slow or fails.
-async fn fetch_list(node: &Arc<Node>, content: ContentId, sources: Vec<Source>) -> Result<Content> {
+async fn fetch_list(
+    node: &Arc<Node>,
+    content: ContentId,
+    sources: Vec<Source>,
+    ahead: impl Fn(Source) -> Ahead,
+) -> Result<(Content, Giver)> {
     let mut sources = sources
         .into_iter()
         .filter(|source| source.node != node.identity.id())
@@ -377,15 +406,19 @@ async fn fetch_list(node: &Arc<Node>, content: ContentId, sources: Vec<Source>) 
         let next = sources.next();
         let is_last = next.is_none();
         if let Some(source) = next {
-            let (node, spoke) = (node.clone(), spoke.clone());
+            let (node, spoke, ahead) = (node.clone(), spoke.clone(), ahead(source));
             asking.spawn(async move {
                 let mut stream = node.dial(source).await?;
                 // Whoever has the list already listens no more.
                 let _ = spoke.send(());
-                let list = dial::get_list(&mut stream, content).await;
+                let list = dial::get_list(&mut stream, content, &ahead).await;
                 let list = list.with_context(|| source.address.to_string())?;
-                node.idle.give(source, stream);
-                anyhow::Ok(list)
+                let giver = Giver {
+                    source,
+                    stream,
+                    ahead,
+                };
+                anyhow::Ok((list, giver))
             });
         }
         let mut patience = if is_last {

@@ -1,6 +1,7 @@
 //! `verify`: is a file what its release says, chunk by chunk and as a whole?
 
 use crate::{
+    dial::Ahead,
     event::{Event, Events, Verified},
     failure::{Exit, Failure},
     file_path::FilePath,
@@ -42,7 +43,8 @@ pub async fn verify(node: &Arc<Node>, request: &Verify, events: &Events) -> Resu
     let release = signed.unverified();
     let holders = lookup::holders(&anchors, release.content).await;
     let sources = holders.iter().map(|holder| holder.source).collect();
-    let content = lookup::list(node, release, sources).await?;
+    let found = lookup::list(node, release, sources, |_| Ahead::default()).await?;
+    let content = found.content;
     let path = request.path.clone();
     let comparing = spawn_blocking(move || compare(&path, &content).map(|found| (found, content)));
     let ((bad, surplus, sha256), content) =

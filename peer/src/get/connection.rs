@@ -177,8 +177,10 @@ async fn converse(
     let id = dialled.id;
     let mut stream = dialled.stream.await.context("BUG: dialling panicked")??;
     let name = Name::of(shared);
-    let (content, have) = (name.id(), shared.slot.have());
-    framed::write(&mut stream, &Ask::Interested { content, have }).await?;
+    if dialled.asked.interested.is_none() {
+        let (content, have) = (name.id(), shared.slot.have());
+        framed::write(&mut stream, &Ask::Interested { content, have }).await?;
+    }
     let (reader, writer) = stream.split();
     tokio::select! {
         read = read(&name, id, reader) => read,

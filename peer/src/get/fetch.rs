@@ -66,6 +66,8 @@ struct Link {
     is_anchor: bool,
     /// Whether the source chooses chunks for this node, and so wants to know what it has.
     chooses: bool,
+    /// Chunks that it was asked to choose before it was known what there is to ask for.
+    any_ahead: u32,
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -292,6 +294,10 @@ impl Fetch {
                 Action::Any(id) => {
                     if let Some(link) = self.links.get_mut(&id) {
                         link.chooses = true;
+                        if link.any_ahead > 0 {
+                            link.any_ahead -= 1;
+                            continue;
+                        }
                     }
                     self.order(id, Command::Any);
                 }
@@ -365,6 +371,7 @@ impl Fetch {
                     source,
                     is_anchor: self.node.is_anchor(source.node),
                     chooses: false,
+                    any_ahead: dialled.asked.any,
                     commands,
                 },
             );

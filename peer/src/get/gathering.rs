@@ -4,7 +4,10 @@
 //! this node's own are idle.
 
 use super::sources::Sources;
-use crate::{node::Node, scheduler::SourceId, session::News, time::Time, tls::Stream};
+use crate::{
+    dial::Ahead, lookup::Giver, node::Node, scheduler::SourceId, session::News, time::Time,
+    tls::Stream,
+};
 use anchorage_manifest::{
     ContentId, Source,
     wire::{Push, Reply, Request},
@@ -49,6 +52,8 @@ pub(super) struct Dialled {
     pub(super) source: Source,
     /// Where the connection comes, greeted.
     pub(super) stream: oneshot::Receiver<Result<Stream>>,
+    /// What it has been asked.
+    pub(super) asked: Ahead,
 }
 
 impl Gathering {
@@ -109,7 +114,13 @@ impl Gathering {
                 // Nobody may want it any more.
                 drop(give.send(node.dial(source).await));
             });
-            self.dialled.push(Dialled { id, source, stream });
+            let asked = Ahead::default();
+            self.dialled.push(Dialled {
+                id,
+                source,
+                stream,
+                asked,
+            });
         }
         while self.tasks.try_join_next().is_some() {}
         std::mem::take(&mut self.dialled)
@@ -171,6 +182,28 @@ impl Gathering {
         }
         let is_anchor = self.node.is_anchor(source.node);
         self.sources.learn(self.node.reachable(source), is_anchor)
+    }
+
+    /// There is a connection to a source already.
+    pub(super) fn bring(&mut self, giver: Giver) {
+        let Giver {
+            source,
+            stream,
+            ahead: asked,
+        } = giver;
+        self.learn(source);
+        let Some(id) = self.sources.link(source.node) else {
+            return;
+        };
+        let (give, taken) = oneshot::channel();
+        // Its receiver is here.
+        drop(give.send(Ok(stream)));
+        self.dialled.push(Dialled {
+            id,
+            source,
+            stream: taken,
+            asked,
+        });
     }
 
     /// The draft has become a content.

@@ -120,6 +120,18 @@ impl Sources {
         dial
     }
 
+    /// There is a connection to a node that is known; its number, unless there is one already.
+    pub(super) fn link(&mut self, node: NodeId) -> Option<SourceId> {
+        let entry = self.nodes.get_mut(&node)?;
+        if entry.link.is_some() {
+            return None;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        entry.link = Some(id);
+        Some(id)
+    }
+
     /// When somebody may be dialled again; never, while as many are linked as may be.
     pub(super) fn deadline(&self) -> Option<Time> {
         if self.linked() >= NODES_MAX {

@@ -11,6 +11,7 @@ use super::{
     Claim, Get, fetch::Fetch, fetch_verified, gathering::Gathering, is_same, list, part_of,
 };
 use crate::{
+    dial::Ahead,
     event::{Events, Share},
     failure::{Exit, Failure},
     lookup,
@@ -131,7 +132,8 @@ impl Stream<'_> {
         // The fetch knows whom to ask.
         let (found, _) = mpsc::unbounded_channel();
         let timeout_s = self.request.timeout_s;
-        let mut listing = pin!(list(self.node, &anchors, release, timeout_s, found));
+        let ahead = Ahead::default();
+        let mut listing = pin!(list(self.node, &anchors, release, timeout_s, found, &ahead));
         let content = loop {
             let entries = sha256.and_then(|sha256| slot.sealed_with(sha256));
             // With all of its entries there, the list need not come from anybody.
@@ -140,7 +142,7 @@ impl Stream<'_> {
             }
             tokio::select! {
                 fetched = &mut fetching, if sha256.is_none() => sha256 = Some(fetched?),
-                listed = &mut listing => break listed?,
+                listed = &mut listing => break listed?.content,
             }
         };
         let Some(whole) = self.seal(slot, content).await? else {
