@@ -1,7 +1,8 @@
 //! The whole file's SHA-256, computed along the verified prefix while chunks arrive: no second pass at the end.
 //!
 //! A chunk that comes next in the file is hashed into the prefix while it is verified, from memory; what came out of
-//! turn is read again, beside a later chunk or when nothing else is to be done. The state is kept beside the marks
+//! turn is read again, beside a later chunk or when nothing else is to be done. Where chunks come in order again, the
+//! prefix catches up with them. The state is kept beside the marks
 //! every now and then, once all that it has hashed is written, so that a run that continues an earlier one does not
 //! read again what that one had hashed:
 //!
@@ -23,6 +24,10 @@ const PIECE_SIZE: usize = 256 << 10;
 /// Bytes that wait for a later chunk to be hashed beside it: two side by side cost little more than one.
 const PATIENCE: u64 = 16 << 20;
 
+/// Chunks that came in order, after which more are expected to: the prefix catches up with them, and needs to read nothing
+/// any more.
+const IN_ORDER: u32 = 8;
+
 /// Bytes hashed between two times that the state is kept.
 const KEEP_EVERY: u64 = 32 << 20;
 
@@ -34,6 +39,11 @@ pub(super) struct Prefix {
     /// A state that is to be kept as soon as all of it is written.
     to_keep: Option<Running>,
     buffer: Vec<u8>,
+    /// The chunk after the last that came, and how many came in order before it.
+    next: u32,
+    in_order: u32,
+    /// How many must, before it is tried to catch up: more each time that something was missing.
+    in_order_min: u32,
 }
 
 impl Prefix {
@@ -49,6 +59,9 @@ impl Prefix {
             to_keep: None,
             hash,
             buffer: Vec::new(),
+            next: 0,
+            in_order: 0,
+            in_order_min: IN_ORDER,
         }
     }
 
@@ -62,6 +75,34 @@ impl Prefix {
         let count = self.read(PIECE_SIZE)?;
         self.hash.update(&self.buffer[..count]);
         self.keep_sometimes();
+        Ok(())
+    }
+
+    /// A chunk has come; whether it is worth the while to catch up before it is verified.
+    pub(super) fn comes(&mut self, index: u32) -> bool {
+        self.in_order = if index == self.next {
+            self.in_order + 1
+        } else {
+            0
+        };
+        self.next = index + 1;
+        let extent = self.slot.geometry().extent(index);
+        let behind = extent.map_or(0, |extent| extent.offset.saturating_sub(self.hash.size()));
+        self.in_order >= self.in_order_min && (1..=2 * PATIENCE).contains(&behind)
+    }
+
+    /// Hashes all before the chunk that has come, if nothing is missing; what was verified has been written. Blocks.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
+        let extent = self.slot.geometry().extent(self.next - 1);
+        let end = extent.map_or(0, |extent| extent.offset);
+        if verified(&self.slot) < end {
+            self.in_order = 0;
+            self.in_order_min = self.in_order_min.saturating_mul(2);
+            return Ok(());
+        }
+        while self.hash.size() < end {
+            self.advance()?;
+        }
         Ok(())
     }
 
@@ -213,6 +254,51 @@ mod tests {
         assert_eq!(resumed.finish()?, Some(file.content.sha256()));
         fs::write(file.slot.prefix_path(), b"damage")?;
         assert_eq!(Prefix::resume(file.slot).hash.size(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn it_catches_up_with_chunks_that_come_in_order() -> Result<()> {
+        let file = File::new()?;
+        let mut subject = Prefix::resume(file.slot.clone());
+        let chunks = file.content.geometry().chunks();
+        let mut caught_up = Vec::new();
+        for index in [0, 2, 4, 6, 1, 3, 5].into_iter().chain(7..chunks) {
+            if subject.comes(index) {
+                subject.catch_up()?;
+                caught_up.push(index);
+            }
+            assert!(file.store(&mut subject, index)?);
+            if !caught_up.is_empty() {
+                assert_eq!(
+                    subject.hash.size(),
+                    file.bytes.len().min(1024 * (index as usize + 1)) as u64
+                );
+                // What came since then is not read: damage there does not change the result.
+                file.slot
+                    .file()
+                    .write_all_at(b"damage", 1024 * u64::from(index))?;
+            }
+        }
+        assert_eq!(caught_up, [7 + IN_ORDER], "once is enough");
+        assert_eq!(subject.finish()?, Some(file.content.sha256()));
+        Ok(())
+    }
+
+    #[test]
+    fn where_something_is_missing_it_is_tried_less_and_less() -> Result<()> {
+        let file = File::new()?;
+        let mut subject = Prefix::resume(file.slot.clone());
+        let mut tried = Vec::new();
+        for index in 1..file.content.geometry().chunks() {
+            if subject.comes(index) {
+                subject.catch_up()?;
+                tried.push(index);
+            }
+            assert!(file.store(&mut subject, index)?);
+        }
+        assert_eq!(subject.hash.size(), 0);
+        assert_eq!(tried, [1 + IN_ORDER, 1 + 3 * IN_ORDER]);
         Ok(())
     }
 

@@ -46,6 +46,13 @@ pub(super) struct Writer {
     pub(super) reports: Reports,
 }
 
+/// What the writer does.
+enum Job {
+    Write(Arrival),
+    /// Says when all before is written.
+    Tell(mpsc::Sender<()>),
+}
+
 /// An error that was reported, which ends the work.
 struct Failed;
 
@@ -54,12 +61,19 @@ impl Verifier {
     /// becomes of it, and of an error, which ends the work, what it is. Blocks.
     pub(super) fn run(mut self) -> Option<Hash> {
         thread::scope(|scope| {
-            let (verified, to_write) = mpsc::channel::<Arrival>();
+            let (verified, to_write) = mpsc::channel();
             let writer = &self.writer;
             let write = move || {
                 let mut to_write = to_write.into_iter();
                 // Who has failed has said so, and what is verified from now on meets the same error.
-                let _ = to_write.try_for_each(|arrival| writer.write(arrival));
+                let _ = to_write.try_for_each(|job| match job {
+                    Job::Write(arrival) => writer.write(arrival),
+                    // Who asks may have failed, too.
+                    Job::Tell(done) => {
+                        let _ = done.send(());
+                        Ok(())
+                    }
+                });
             };
             // Where there is no thread for it, nobody takes what is sent, and it is written here.
             let _ = thread::Builder::new().spawn_scoped(scope, write);
@@ -77,7 +91,7 @@ fn work(
     prefix: &mut Prefix,
     arrivals: &mut UnboundedReceiver<Arrival>,
     writer: &Writer,
-    verified: &mpsc::Sender<Arrival>,
+    verified: &mpsc::Sender<Job>,
 ) -> Result<(), Failed> {
     loop {
         let arrival = match arrivals.try_recv() {
@@ -92,11 +106,20 @@ fn work(
             },
         };
         let (from, index) = (arrival.from, arrival.index);
+        if prefix.comes(index) {
+            let (done, is_done) = mpsc::channel();
+            // Where nobody writes but this thread, all is written.
+            if verified.send(Job::Tell(done)).is_ok() {
+                let _ = is_done.recv();
+            }
+            writer.check(SourceId::default(), prefix.catch_up())?;
+        }
         if !writer.check(from, prefix.verify(index, &arrival.bytes))? {
             writer.finish(arrival, Report::Corrupt(index));
         } else if arrivals.is_empty() {
             writer.write(arrival)?;
-        } else if let Err(mpsc::SendError(arrival)) = verified.send(arrival) {
+        } else if let Err(mpsc::SendError(Job::Write(arrival))) = verified.send(Job::Write(arrival))
+        {
             writer.write(arrival)?;
         }
     }
