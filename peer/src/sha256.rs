@@ -167,6 +167,22 @@ pub(crate) fn update_both(
     other.update(bytes_of_other);
 }
 
+/// Goes on with two hashes, both with the same bytes: [`update_both`], and quicker.
+pub(crate) fn update_both_with(mut bytes: &[u8], one: &mut Running, other: &mut Running) {
+    #[cfg(target_arch = "x86_64")]
+    if one.filled() == 0 && other.filled() == 0 {
+        let (blocks, rest) = bytes.as_chunks();
+        if pair::compress([&mut one.state, &mut other.state], [blocks]) {
+            let size = (bytes.len() - rest.len()) as u64;
+            one.size += size;
+            other.size += size;
+            bytes = rest;
+        }
+    }
+    one.update(bytes);
+    other.update(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +209,26 @@ mod tests {
             prop_assert_eq!(first.size(), one.len() as u64);
             prop_assert_eq!(first.finish(), Hash::of(&one));
             prop_assert_eq!(second.finish(), Hash::of(&other));
+        }
+
+        #[test]
+        fn the_same_bytes_make_of_any_two_states_what_they_make_of_each(
+            heads in proptest::array::uniform2(proptest::collection::vec(any::<u8>(), 0..200)),
+            blocks in proptest::array::uniform2(0usize..3),
+            bytes in proptest::collection::vec(any::<u8>(), 0..700),
+        ) {
+            // Whole blocks before, and anything before that is not whole.
+            for heads in [heads, blocks.map(|count| vec![7; count * BLOCK_SIZE])] {
+                let mut states = [Running::default(), Running::default()];
+                for (state, head) in states.iter_mut().zip(&heads) {
+                    state.update(head);
+                }
+                let [mut one, mut other] = states;
+                update_both_with(&bytes, &mut one, &mut other);
+                for (state, head) in [one, other].into_iter().zip(heads) {
+                    prop_assert_eq!(state.finish(), Hash::of(&[head, bytes.clone()].concat()));
+                }
+            }
         }
 
         #[test]

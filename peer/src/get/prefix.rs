@@ -11,7 +11,7 @@
 //! ```
 
 use crate::{
-    sha256::{Running, update_both},
+    sha256::{Running, update_both, update_both_with},
     store::Slot,
 };
 use anchorage_manifest::{Hash, geometry::Extent};
@@ -113,7 +113,7 @@ impl Prefix {
         let extent = self.slot.geometry().extent(index);
         if extent.is_some_and(|Extent { offset, .. }| offset == self.hash.size()) {
             let mut further = self.hash.clone();
-            update_both(&mut chunk, bytes, &mut further, bytes);
+            update_both_with(bytes, &mut chunk, &mut further);
             let matches = self.slot.matches(index, bytes.len(), chunk.finish());
             if matches {
                 self.hash = further;

@@ -6,7 +6,7 @@ use super::geometry;
 use crate::{
     buffers::Buffers,
     failure::{Exit, Failure},
-    sha256::{self, BLOCK_SIZE, Running, update_both},
+    sha256::{self, BLOCK_SIZE, Running, update_both_with},
     store::Stamp,
 };
 use anchorage_manifest::{Content, Hash};
@@ -133,7 +133,7 @@ impl<'a> Chunks<'a> {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(self.missing));
             match &mut beside {
-                Some(beside) => update_both(&mut self.running, now, beside, now),
+                Some(beside) => update_both_with(now, &mut self.running, beside),
                 None => self.running.update(now),
             }
             bytes = later;

@@ -1,7 +1,8 @@
 //! Two SHA-256 compressions interleaved with the SHA instructions of x86 (Intel SHA Extensions, 2013).
 //!
 //! `sha256rnds2` takes four cycles and can begin every other one: two streams fill each other's pauses, three do
-//! not fit into the sixteen registers. The arrangement of the state, ABEF and CDGH, is the instructions' own.
+//! not fit into the sixteen registers. Where both states are fed the same blocks, as when a chunk comes next in its file,
+//! their message schedules are one and are made once. The arrangement of the state, ABEF and CDGH, is the instructions' own.
 
 use std::arch::x86_64::{
     __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_extract_epi32, _mm_set_epi32, _mm_set_epi64x,
@@ -36,9 +37,13 @@ pub(super) fn is_able() -> bool {
         && is_x86_feature_detected!("ssse3")
 }
 
-/// Feeds each state its blocks, as many as both have; false, and nothing done, where the processor cannot.
+/// Feeds each state its blocks, as many as both have, or both the same ones, if there is one stream only; false, and
+/// nothing done, where the processor cannot.
 #[must_use]
-pub(super) fn compress(states: [&mut [u32; 8]; 2], blocks: [&[[u8; 64]]; 2]) -> bool {
+pub(super) fn compress<const STREAMS: usize>(
+    states: [&mut [u32; 8]; 2],
+    blocks: [&[[u8; 64]]; STREAMS],
+) -> bool {
     let is_able = is_able();
     if is_able {
         // SAFETY: what the function may only be called with was just found to be there.
@@ -52,7 +57,7 @@ pub(super) fn compress(states: [&mut [u32; 8]; 2], blocks: [&[[u8; 64]]; 2]) -> 
 
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 #[expect(clippy::many_single_char_names, reason = "the names of FIPS 180-4")]
-fn interleaved(states: [&mut [u32; 8]; 2], blocks: [&[[u8; 64]]; 2]) {
+fn interleaved<const STREAMS: usize>(states: [&mut [u32; 8]; 2], blocks: [&[[u8; 64]]; STREAMS]) {
     let mut abef = [_mm_setzero_si128(); 2];
     let mut cdgh = abef;
     for lane in 0..2 {
@@ -60,20 +65,28 @@ fn interleaved(states: [&mut [u32; 8]; 2], blocks: [&[[u8; 64]]; 2]) {
         abef[lane] = _mm_set_epi32(a, b, e, f);
         cdgh[lane] = _mm_set_epi32(c, d, g, h);
     }
-    for (one, other) in blocks[0].iter().zip(blocks[1]) {
+    let [one, other] = [blocks[0], blocks[STREAMS - 1]];
+    for (one, other) in one.iter().zip(other) {
         let before = (abef, cdgh);
-        let mut schedule = [load(one), load(other)];
+        let mut schedules = [[_mm_setzero_si128(); 4]; STREAMS];
+        schedules[0] = load(one);
+        if STREAMS > 1 {
+            schedules[1] = load(other);
+        }
         for (round, constants) in K.iter().enumerate() {
             let [k0, k1, k2, k3] = constants.map(u32::cast_signed);
-            for lane in 0..2 {
-                let words = &mut schedule[lane];
+            let mut inputs = [_mm_set_epi32(k3, k2, k1, k0); STREAMS];
+            for (words, input) in schedules.iter_mut().zip(&mut inputs) {
                 if round >= 4 {
                     let [w0, w1, w2, w3] = *words;
                     let sum =
                         _mm_add_epi32(_mm_sha256msg1_epu32(w0, w1), _mm_alignr_epi8(w3, w2, 4));
                     *words = [w1, w2, w3, _mm_sha256msg2_epu32(sum, w3)];
                 }
-                let input = _mm_add_epi32(words[round.min(3)], _mm_set_epi32(k3, k2, k1, k0));
+                *input = _mm_add_epi32(words[round.min(3)], *input);
+            }
+            for lane in 0..2 {
+                let input = inputs[lane % STREAMS];
                 cdgh[lane] = _mm_sha256rnds2_epu32(cdgh[lane], abef[lane], input);
                 let input = _mm_shuffle_epi32(input, 0b00_00_11_10);
                 abef[lane] = _mm_sha256rnds2_epu32(abef[lane], cdgh[lane], input);
