@@ -55,17 +55,17 @@ impl Geometry {
         Ok(Self { size, chunk_size })
     }
 
-    /// The chunk size for a file of `size` bytes when nobody chose one: 16·√size, but at most a thousandth of the file (1 of
-    /// 1,024), rounded up to a power of two.
+    /// The chunk size for a file of `size` bytes when nobody chose one: 16·√size, but at most one of 2,048 parts of the file,
+    /// rounded up to a power of two.
     ///
-    /// It grows with √size as libtorrent's does, so that both the list and a chunk stay small. A thousand chunks keep the
-    /// time to fill a swarm near its minimum (Mundinger, Weber and Weiss, 2008); where that makes small ones, a node that
-    /// has all of a line for itself is not much slower.
+    /// It grows with √size as libtorrent's does, so that both the list and a chunk stay small. Two thousand chunks keep the
+    /// time to fill a swarm near its minimum (Mundinger, Weber and Weiss, 2008): each node is behind by as many chunks as it
+    /// has sources. Where that makes small ones, a node that has all of a line for itself is not much slower.
     pub fn default_chunk_size(size: u64) -> u32 {
         let wanted = size
             .isqrt()
             .saturating_mul(16)
-            .min(size / 1024)
+            .min(size / 2048)
             .checked_next_power_of_two()
             .unwrap_or(u64::MAX);
         let bounded = wanted.clamp(u64::from(CHUNK_SIZE_DEFAULT_MIN), u64::from(CHUNK_SIZE_MAX));
@@ -123,7 +123,7 @@ mod tests {
         for (size, chunk_size) in [
             (0, 16 << 10),
             (320_000, 16 << 10),
-            (64 << 20, 64 << 10),
+            (64 << 20, 32 << 10),
             (1 << 30, 512 << 10),
             (1 << 44, 16 << 20),
         ] {
