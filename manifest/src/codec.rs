@@ -157,7 +157,7 @@ mod tests {
                 size_max: FRAME_SIZE_MAX
             }
         );
-        // A vector of chunks that claims 2^32 - 1 entries and brings none.
+        // A vector of deliveries that claims 2^32 - 1 entries and brings none.
         let ack = encode(&Request::Ack {
             content: id(),
             deliveries: vec![],

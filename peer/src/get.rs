@@ -20,6 +20,7 @@ use crate::{
     file_path::FilePath,
     lookup::{self, FoundList, Search},
     node::Node,
+    scheduler::REQUESTS_MIN,
     session::Session,
     store::{Place, Slot, Stamp},
 };
@@ -46,9 +47,6 @@ const TELLING_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The anchors may spend a part of the file's size, one in so many, on lists of its chunks.
 const LISTS_PART: u64 = 32;
-
-/// Chunks that an anchor is to choose while the list is on its way: as many as it is asked for then.
-const CHOSEN_AHEAD: u32 = 2;
 
 /// What is to be fetched.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -280,7 +278,8 @@ fn ahead(node: &Node, release: &Release, path: &Path) -> Ahead {
     }
     Ahead {
         interested: Some(Bitmap::empty(release.geometry.chunks())),
-        any: CHOSEN_AHEAD.min(release.geometry.chunks()),
+        // As many as the scheduler will want.
+        any: REQUESTS_MIN.min(release.geometry.chunks()),
     }
 }
 

@@ -23,6 +23,7 @@ mod wanted;
 
 use crate::time::Time;
 use anchorage_manifest::{Bitmap, Geometry};
+pub(crate) use source::REQUESTS_MIN;
 use source::Source;
 use std::{collections::BTreeMap, mem, ops::RangeInclusive, time::Duration};
 use wanted::Wanted;

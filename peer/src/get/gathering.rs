@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::{
     sync::{
-        broadcast::Receiver,
+        broadcast::{Receiver, error::RecvError},
         mpsc::{self, UnboundedReceiver, UnboundedSender},
         oneshot,
     },
@@ -148,30 +148,32 @@ impl Gathering {
 
     /// Waits for what the anchors tell, and keeps it in mind; which connections are to be hung up on for others.
     pub(super) async fn hear(&mut self) -> Vec<SourceId> {
-        tokio::select! {
+        let found = tokio::select! {
             told = self.news.recv() => match told {
                 Ok(News::Push(Push::Came { content, source })) if content == self.content => {
-                    self.learn(source).into_iter().collect()
+                    vec![source]
                 }
-                Ok(News::Push(Push::Gone { content, node })) if content == self.content => {
-                    self.sources.lose(node);
-                    Vec::new()
-                }
-                Ok(News::Push(_) | News::Joined { .. }) => Vec::new(),
-                Ok(News::Connected { anchor }) => {
-                    self.watch(Some(anchor));
-                    Vec::new()
-                }
-                // Some were missed.
-                Err(_) => {
-                    self.watch(None);
+                told => {
+                    self.note(&told);
                     Vec::new()
                 }
             },
-            Some(sources) = self.found.1.recv() => {
-                let learned = sources.into_iter().filter_map(|source| self.learn(source));
-                learned.collect()
+            Some(sources) = self.found.1.recv() => sources,
+        };
+        let learned = found.into_iter().filter_map(|source| self.learn(source));
+        learned.collect()
+    }
+
+    /// Takes news of other things than who has come.
+    fn note(&mut self, told: &Result<News, RecvError>) {
+        match told {
+            &Ok(News::Push(Push::Gone { content, node })) if content == self.content => {
+                self.sources.lose(node);
             }
+            &Ok(News::Connected { anchor }) => self.watch(Some(anchor)),
+            Ok(News::Push(_) | News::Joined { .. }) => {}
+            // Some were missed.
+            Err(_) => self.watch(None),
         }
     }
 

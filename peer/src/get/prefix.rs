@@ -86,15 +86,13 @@ impl Prefix {
             0
         };
         self.next = index + 1;
-        let extent = self.slot.geometry().extent(index);
-        let behind = extent.map_or(0, |extent| extent.offset.saturating_sub(self.hash.size()));
+        let behind = self.start(index).saturating_sub(self.hash.size());
         self.in_order >= self.in_order_min && (1..=2 * PATIENCE).contains(&behind)
     }
 
     /// Hashes all before the chunk that has come, if nothing is missing; what was verified has been written. Blocks.
-    pub(super) fn catch_up(&mut self) -> Result<()> {
-        let extent = self.slot.geometry().extent(self.next - 1);
-        let end = extent.map_or(0, |extent| extent.offset);
+    pub(super) fn catch_up(&mut self, index: u32) -> Result<()> {
+        let end = self.start(index);
         if verified(&self.slot) < end {
             self.in_order = 0;
             self.in_order_min = self.in_order_min.saturating_mul(2);
@@ -104,6 +102,12 @@ impl Prefix {
             self.advance()?;
         }
         Ok(())
+    }
+
+    /// Where a chunk begins; at nothing if there is none.
+    fn start(&self, index: u32) -> u64 {
+        let extent = self.slot.geometry().extent(index);
+        extent.map_or(0, |extent| extent.offset)
     }
 
     /// Whether a chunk matches its hash. As many bytes of the prefix are hashed beside it, if they are there: those of
@@ -265,7 +269,7 @@ mod tests {
         let mut caught_up = Vec::new();
         for index in [0, 2, 4, 6, 1, 3, 5].into_iter().chain(7..chunks) {
             if subject.comes(index) {
-                subject.catch_up()?;
+                subject.catch_up(index)?;
                 caught_up.push(index);
             }
             assert!(file.store(&mut subject, index)?);
@@ -292,7 +296,7 @@ mod tests {
         let mut tried = Vec::new();
         for index in 1..file.content.geometry().chunks() {
             if subject.comes(index) {
-                subject.catch_up()?;
+                subject.catch_up(index)?;
                 tried.push(index);
             }
             assert!(file.store(&mut subject, index)?);

@@ -112,7 +112,7 @@ fn work(
             if verified.send(Job::Tell(done)).is_ok() {
                 let _ = is_done.recv();
             }
-            writer.check(SourceId::default(), prefix.catch_up())?;
+            writer.check(SourceId::default(), prefix.catch_up(index))?;
         }
         if !writer.check(from, prefix.verify(index, &arrival.bytes))? {
             writer.finish(arrival, Report::Corrupt(index));

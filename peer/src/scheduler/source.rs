@@ -22,7 +22,7 @@ const AHEAD_SIZE_MAX: u64 = 32 << 20;
 
 /// Requests that a source of unknown rate is given ahead, and chunks that one which chooses is always asked for: there
 /// is no other way to learn what it can.
-const REQUESTS_MIN: u32 = 2;
+pub(crate) const REQUESTS_MIN: u32 = 2;
 
 /// Most requests that a source is given ahead.
 const REQUESTS_MAX: usize = 256;
