@@ -134,14 +134,6 @@ impl Running {
     }
 }
 
-/// Whether two hashes side by side take less time than one after the other.
-pub(crate) fn has_pairs() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return pair::is_able();
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
-}
-
 /// Goes on with two hashes, each with bytes of its own.
 ///
 /// Side by side as far as both stand between two blocks and have blocks left; the rest one after the other.

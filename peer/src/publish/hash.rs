@@ -1,24 +1,36 @@
-//! Hashing a file in one pass: the whole file and its chunks side by side on one thread, the disk on another.
+//! Hashing a file in one pass on two threads.
 //!
-//! Where two hashes side by side take as long as one after the other, the disk's thread takes over the whole file.
+//! ```text
+//! disk: reads; chunks, while the other is behind ── pieces ──► hashes: the whole file, and beside it the chunks
+//! ```
+//! The file's hash takes its pieces one after the other, but any thread may hash any chunk. So the disk's thread takes
+//! over chunks whenever it is ahead, as many as leave both with as much to do, whatever the processor gains by two
+//! hashes side by side.
 
 use super::geometry;
 use crate::{
     buffers::Buffers,
     failure::{Exit, Failure},
-    sha256::{self, BLOCK_SIZE, Running, update_both_with},
+    sha256::{Running, update_both_with},
     store::Stamp,
 };
 use anchorage_manifest::{Content, Hash};
 use anyhow::{Context as _, Result, anyhow};
-use std::{fs::File, io::Read, mem, path::Path, sync::mpsc, thread};
+use std::{
+    fs::File,
+    io::Read,
+    mem,
+    path::Path,
+    sync::mpsc::{self, TrySendError},
+    thread,
+};
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Bytes read at a time.
-const PIECE_SIZE: usize = 1 << 20;
+/// Bytes read at a time, at most: few enough for what is on its way to stay in the second cache of both threads.
+const PIECE_SIZE: u64 = 256 << 10;
 
 /// Pieces between the disk and the hashes.
-const PIECES_MAX: usize = 4;
+const PIECES_MAX: usize = 2;
 
 /// Reads a file whole and makes its content. `tell` is told of bytes done and bytes to do, `found` of the chunks'
 /// hashes in order. Blocks.
@@ -39,12 +51,8 @@ pub(super) fn hash(
         .into());
     }
     let geometry = geometry(before.len(), chunk_size)?;
-    let chunk_size = geometry.chunk_size() as usize;
-    // Only where the blocks of both end together.
-    let side_by_side = sha256::has_pairs() && chunk_size.is_multiple_of(BLOCK_SIZE);
-    let chunks = Chunks::new(chunk_size, found);
     let tell = |done| tell(done, before.len().max(done));
-    let hashed = hash_both(file, chunks, side_by_side, tell);
+    let hashed = hash_both(file, geometry.chunk_size(), tell, found);
     let (sha256, chunks) = hashed.with_context(operand)?;
     let changed = || {
         let error = anyhow!("{} changed while it was read", path.display());
@@ -57,79 +65,145 @@ pub(super) fn hash(
     Content::new(geometry, sha256, chunks).map_err(|_| changed())
 }
 
-/// The hashes of all that can be read, and of its chunks; if `side_by_side`, on one thread. `tell` is told of the bytes
+/// Bytes on their way from the disk.
+struct Piece {
+    bytes: Vec<u8>,
+    /// The hashes of the chunks that end in it, if the disk's thread has made them.
+    ended: Option<Vec<Hash>>,
+}
+
+/// The hashes of all that can be read, and of its chunks, of which `found` is told in order. `tell` is told of the bytes
 /// that were read.
 fn hash_both(
     mut file: impl Read,
-    mut chunks: Chunks,
-    side_by_side: bool,
+    chunk_size: u32,
     tell: impl Fn(u64),
+    found: &UnboundedSender<Hash>,
 ) -> Result<(Hash, Vec<Hash>)> {
-    let mut whole = Running::default();
-    let (mut beside_disk, mut beside_chunks) = (None, None);
-    if side_by_side {
-        beside_chunks = Some(&mut whole);
-    } else {
-        beside_disk = Some(&mut whole);
-    }
+    let chunk_size = chunk_size as usize;
     let buffers = Buffers::default();
-    let chunks = thread::scope(|scope| {
-        let (pieces, to_hash) = mpsc::sync_channel::<Vec<u8>>(PIECES_MAX);
+    thread::scope(|scope| {
+        let (pieces, to_hash) = mpsc::sync_channel(PIECES_MAX);
         let buffers = &buffers;
-        let hashing = scope.spawn(move || {
-            for piece in to_hash {
-                chunks.update(&piece, beside_chunks.as_deref_mut());
-                buffers.give_back(piece);
-            }
-            chunks.finish()
-        });
+        let hashing = scope.spawn(move || hash_pieces(to_hash, chunk_size, buffers, found));
+        // What this thread hashes of the chunks: all of one, or nothing.
+        let mut own = Chunks::new(chunk_size);
         let mut done = 0;
         loop {
-            let mut piece = buffers.take(0);
-            let count = file
-                .by_ref()
-                .take(PIECE_SIZE as u64)
-                .read_to_end(&mut piece)?;
+            let mut bytes = buffers.take(0);
+            let size = piece_size(done, chunk_size as u64);
+            let count = file.by_ref().take(size).read_to_end(&mut bytes)?;
             if count == 0 {
                 break;
             }
-            if let Some(whole) = &mut beside_disk {
-                whole.update(&piece);
-            }
-            // The thread lives until its channel closes.
-            drop(pieces.send(piece));
+            let begins_chunk = done.is_multiple_of(chunk_size as u64);
+            hand_over(bytes, begins_chunk, &pieces, &mut own);
             done += count as u64;
             tell(done);
         }
+        if let Some(hash) = own.end_chunk() {
+            let ended = Some(vec![hash]);
+            let bytes = Vec::new();
+            drop(pieces.send(Piece { bytes, ended }));
+        }
         drop(pieces);
         hashing.join().map_err(|_| anyhow!("BUG: hashing panicked"))
-    })?;
-    Ok((whole.finish(), chunks))
+    })
 }
 
-/// The hashes of a file's chunks, as its bytes come.
-struct Chunks<'a> {
+/// Bytes of the piece that begins at `done`: it ends with a chunk, if it reaches the end of one.
+fn piece_size(done: u64, chunk_size: u64) -> u64 {
+    let of_chunk = chunk_size - done % chunk_size;
+    match PIECE_SIZE.checked_sub(of_chunk) {
+        Some(further) => of_chunk + further / chunk_size * chunk_size,
+        None => PIECE_SIZE,
+    }
+}
+
+/// Gives the other thread a piece; if that thread is behind when a chunk begins, all of the chunk is hashed before.
+fn hand_over(
+    bytes: Vec<u8>,
+    begins_chunk: bool,
+    pieces: &mpsc::SyncSender<Piece>,
+    own: &mut Chunks,
+) {
+    let mut piece = Piece { bytes, ended: None };
+    if own.is_between() {
+        let sent = if begins_chunk {
+            pieces.try_send(piece)
+        } else {
+            pieces.send(piece).map_err(TrySendError::from)
+        };
+        match sent {
+            Err(TrySendError::Full(back)) => piece = back,
+            // The thread lives until its channel closes.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => return,
+        }
+    }
+    let mut ended = Vec::new();
+    own.update(&piece.bytes, None, |hash| ended.push(hash));
+    piece.ended = Some(ended);
+    drop(pieces.send(piece));
+}
+
+/// Hashes the whole file, and those chunks that are not hashed yet.
+fn hash_pieces(
+    pieces: mpsc::Receiver<Piece>,
+    chunk_size: usize,
+    buffers: &Buffers,
+    found: &UnboundedSender<Hash>,
+) -> (Hash, Vec<Hash>) {
+    let mut whole = Running::default();
+    let mut chunks = Chunks::new(chunk_size);
+    let mut hashes = Vec::new();
+    let mut add = |hash| {
+        hashes.push(hash);
+        // Nobody listens where no draft is made.
+        let _ = found.send(hash);
+    };
+    for Piece { bytes, ended } in pieces {
+        if let Some(ended) = ended {
+            whole.update(&bytes);
+            ended.into_iter().for_each(&mut add);
+        } else {
+            chunks.update(&bytes, Some(&mut whole), &mut add);
+        }
+        buffers.give_back(bytes);
+    }
+    chunks.end_chunk().into_iter().for_each(&mut add);
+    (whole.finish(), hashes)
+}
+
+/// Hashes chunk after chunk, as their bytes come.
+struct Chunks {
     size: usize,
     /// The chunk that has begun, of which so many bytes are missing.
     running: Running,
     missing: usize,
-    hashes: Vec<Hash>,
-    found: &'a UnboundedSender<Hash>,
 }
 
-impl<'a> Chunks<'a> {
-    fn new(size: usize, found: &'a UnboundedSender<Hash>) -> Self {
+impl Chunks {
+    fn new(size: usize) -> Self {
         Self {
             size,
             running: Running::default(),
             missing: size,
-            hashes: Vec::new(),
-            found,
         }
     }
 
-    /// Goes on with `bytes`, and beside it with what else they are to be hashed into.
-    fn update(&mut self, mut bytes: &[u8], mut beside: Option<&mut Running>) {
+    /// Whether no chunk has begun.
+    fn is_between(&self) -> bool {
+        self.missing == self.size
+    }
+
+    /// Goes on with `bytes`, and beside it with what else they are to be hashed into. `add` is given the hashes of the
+    /// chunks that end.
+    fn update(
+        &mut self,
+        mut bytes: &[u8],
+        mut beside: Option<&mut Running>,
+        mut add: impl FnMut(Hash),
+    ) {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(self.missing));
             match &mut beside {
@@ -139,31 +213,23 @@ impl<'a> Chunks<'a> {
             bytes = later;
             self.missing -= now.len();
             if self.missing == 0 {
-                self.end_chunk();
+                self.end_chunk().into_iter().for_each(&mut add);
             }
         }
     }
 
-    /// The hashes, the last one of what has come of its chunk.
-    fn finish(mut self) -> Vec<Hash> {
-        if self.missing < self.size {
-            self.end_chunk();
-        }
-        self.hashes
-    }
-
-    fn end_chunk(&mut self) {
-        let hash = mem::take(&mut self.running).finish();
+    /// Ends the chunk that has begun, if one has.
+    fn end_chunk(&mut self) -> Option<Hash> {
+        let has_begun = !self.is_between();
         self.missing = self.size;
-        self.hashes.push(hash);
-        // Nobody listens where no draft is made.
-        let _ = self.found.send(hash);
+        has_begun.then(|| mem::take(&mut self.running).finish())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{io::Cursor, time::Duration};
     use tokio::sync::mpsc::unbounded_channel;
 
     #[test]
@@ -187,22 +253,47 @@ mod tests {
         Ok(())
     }
 
+    /// A file of which every read takes so long.
+    struct Slow(Cursor<Vec<u8>>, Duration);
+
+    impl Read for Slow {
+        fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+            thread::sleep(self.1);
+            self.0.read(bytes)
+        }
+    }
+
+    /// The disk's thread takes chunks over where it is quick, and none where it is slow.
     #[test]
-    fn both_hashes_are_the_same_on_one_thread_and_on_two() -> Result<()> {
-        let bytes: Vec<u8> = (0..3_000_000u32)
+    fn the_hashes_are_the_same_whoever_makes_them() -> Result<()> {
+        let bytes: Vec<u8> = (0..5_000_000u32)
             .map(|i| (i % 251).to_le_bytes()[0])
             .collect();
-        for chunk_size in [1024, 1500, 1 << 20] {
-            for side_by_side in [false, true] {
-                let (found, _told) = unbounded_channel();
-                let chunks = Chunks::new(chunk_size, &found);
-                let (sha256, chunks) = hash_both(&bytes[..], chunks, side_by_side, |_| ())?;
+        for chunk_size in [1024, 1500, 1 << 20, 1_500_000, 3 << 20] {
+            let expected: Vec<Hash> = bytes.chunks(chunk_size).map(Hash::of).collect();
+            for pause in [0, 2] {
+                let pause = Duration::from_millis(pause);
+                let (found, mut told) = unbounded_channel();
+                let file = Slow(Cursor::new(bytes.clone()), pause);
+                let chunk_size = u32::try_from(chunk_size)?;
+                let (sha256, chunks) = hash_both(file, chunk_size, |_| (), &found)?;
                 assert_eq!(sha256, Hash::of(&bytes));
-                let expected: Vec<Hash> = bytes.chunks(chunk_size).map(Hash::of).collect();
                 assert_eq!(chunks, expected);
+                for chunk in &expected {
+                    assert_eq!(told.try_recv().as_ref(), Ok(chunk));
+                }
             }
         }
         Ok(())
+    }
+
+    #[test]
+    fn a_piece_ends_with_a_chunk_where_it_can() {
+        assert_eq!(piece_size(0, 1024), PIECE_SIZE);
+        assert_eq!(piece_size(0, 1500), 1500 * (PIECE_SIZE / 1500));
+        assert_eq!(piece_size(0, 3 * PIECE_SIZE), PIECE_SIZE);
+        assert_eq!(piece_size(PIECE_SIZE, PIECE_SIZE + 7), 7);
+        assert_eq!(piece_size(0, PIECE_SIZE), PIECE_SIZE);
     }
 
     #[test]

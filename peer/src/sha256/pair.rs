@@ -30,13 +30,6 @@ const K: [[u32; 4]; 16] = [
     [0x90be_fffa, 0xa450_6ceb, 0xbef9_a3f7, 0xc671_78f2],
 ];
 
-/// Whether the processor can.
-pub(super) fn is_able() -> bool {
-    is_x86_feature_detected!("sha")
-        && is_x86_feature_detected!("sse4.1")
-        && is_x86_feature_detected!("ssse3")
-}
-
 /// Feeds each state its blocks, as many as both have, or both the same ones, if there is one stream only; false, and
 /// nothing done, where the processor cannot.
 #[must_use]
@@ -44,7 +37,9 @@ pub(super) fn compress<const STREAMS: usize>(
     states: [&mut [u32; 8]; 2],
     blocks: [&[[u8; 64]]; STREAMS],
 ) -> bool {
-    let is_able = is_able();
+    let is_able = is_x86_feature_detected!("sha")
+        && is_x86_feature_detected!("sse4.1")
+        && is_x86_feature_detected!("ssse3");
     if is_able {
         // SAFETY: what the function may only be called with was just found to be there.
         #[expect(unsafe_code, reason = "a promise about the processor, checked above")]
