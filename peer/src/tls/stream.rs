@@ -37,15 +37,12 @@ sockopt_impl!(
 /// Least and most bytes that are received at a time.
 const RECEIVE_SIZE: Range<usize> = 20 << 10..256 << 10;
 
-/// Records that are sealed before the kernel is given any of them.
-const SEND_RECORDS: usize = 4;
+/// Bytes that the kernel is given at a time, at most: what it can send as one packet, to be cut by the network card
+/// (44 segments on Ethernet). Of what is more, the rest would be a packet of its own, for which pacing sets a timer.
+const SEND_SIZE_MAX: usize = 44 * 1448;
 
-/// Sealed bytes that wait for more before the kernel is given them.
-const SEND_SIZE_MIN: usize = PLAIN_SIZE_MAX;
-
-/// Bytes of the sender's buffer: what may wait, and as many records.
-const SEND_BUFFER_SIZE: usize =
-    SEND_SIZE_MIN + SEND_RECORDS * (HEADER_SIZE + PLAIN_SIZE_MAX + OVERHEAD_SIZE);
+/// Bytes of a record of full size.
+const SEALED_SIZE_MAX: usize = HEADER_SIZE + PLAIN_SIZE_MAX + OVERHEAD_SIZE;
 
 /// Bytes up to which a sender's buffer is made anew for every message.
 const SMALL_SIZE: usize = 2 << 10;
@@ -272,6 +269,11 @@ impl Writer {
         self.written
     }
 
+    /// Whether a record of full size would be too much for one packet.
+    fn is_full(&self) -> bool {
+        self.sealed.end + SEALED_SIZE_MAX > SEND_SIZE_MAX
+    }
+
     /// Seals a record of at most `size` bytes.
     fn seal(
         &mut self,
@@ -295,7 +297,7 @@ impl Writer {
             self.buffer.resize(needed, 0);
             return;
         }
-        let mut large = SPARE.take(u32::try_from(SEND_BUFFER_SIZE).expect("some records"));
+        let mut large = SPARE.take(u32::try_from(SEND_SIZE_MAX).expect("some records"));
         large[..self.sealed.end].copy_from_slice(&self.buffer[..self.sealed.end]);
         self.buffer = large;
     }
@@ -321,14 +323,17 @@ impl AsyncWrite for Writer {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.sealed.end > SEND_SIZE_MIN {
+        if self.is_full() {
             ready!(self.poll_send(context))?;
         }
-        let count = bytes.len().min(SEND_RECORDS * PLAIN_SIZE_MAX);
-        for piece in bytes[..count].chunks(PLAIN_SIZE_MAX) {
-            self.seal(piece.len(), |key, out| key.seal(piece, out))?;
+        let mut count = 0;
+        while count < bytes.len() && !self.is_full() {
+            let size = (bytes.len() - count).min(PLAIN_SIZE_MAX);
+            let piece = &bytes[count..count + size];
+            self.seal(size, |key, out| key.seal(piece, out))?;
+            count += size;
         }
-        if self.sealed.end > SEND_SIZE_MIN
+        if self.is_full()
             && let Poll::Ready(Err(error)) = self.poll_send(context)
         {
             return Poll::Ready(Err(error));
@@ -340,7 +345,7 @@ impl AsyncWrite for Writer {
         ready!(self.poll_send(context))?;
         // Whoever flushes has nothing more to say for now; thousands of connections do not keep a buffer each.
         let buffer = mem::take(&mut self.buffer);
-        if buffer.len() == SEND_BUFFER_SIZE {
+        if buffer.len() == SEND_SIZE_MAX {
             SPARE.give_back(buffer);
         }
         Poll::Ready(Ok(()))
@@ -348,7 +353,7 @@ impl AsyncWrite for Writer {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.is_ended {
-            if self.sealed.end > SEND_SIZE_MIN {
+            if self.is_full() {
                 ready!(self.poll_send(context))?;
             }
             self.seal(2, Key::seal_end)?;
