@@ -90,7 +90,10 @@ fn interleaved<const STREAMS: usize>(states: [&mut [u32; 8]; 2], blocks: [&[[u8;
             for lane in 0..2 {
                 let input = inputs[lane % STREAMS];
                 cdgh[lane] = _mm_sha256rnds2_epu32(cdgh[lane], abef[lane], input);
-                let input = _mm_shuffle_epi32(input, 0b00_00_11_10);
+            }
+            let halves = inputs.map(|input| _mm_shuffle_epi32(input, 0b00_00_11_10));
+            for lane in 0..2 {
+                let input = halves[lane % STREAMS];
                 abef[lane] = _mm_sha256rnds2_epu32(abef[lane], cdgh[lane], input);
             }
         }
