@@ -7,6 +7,17 @@
 #[cfg(target_arch = "x86_64")]
 mod pair;
 
+/// No such instructions.
+#[cfg(not(target_arch = "x86_64"))]
+mod pair {
+    pub(super) fn compress<const STREAMS: usize>(
+        _: [&mut [u32; 8]; 2],
+        _: [&[[u8; 64]]; STREAMS],
+    ) -> bool {
+        false
+    }
+}
+
 use anchorage_manifest::Hash;
 use sha2::block_api::compress256;
 
@@ -143,17 +154,11 @@ pub(crate) fn update_both(
     other: &mut Running,
     mut bytes_of_other: &[u8],
 ) {
-    #[cfg(target_arch = "x86_64")]
-    if one.filled() == 0 && other.filled() == 0 {
-        let blocks = bytes_of_one.len().min(bytes_of_other.len()) / BLOCK_SIZE;
-        let (now, later) = bytes_of_one.split_at(blocks * BLOCK_SIZE);
-        let (now_of_other, later_of_other) = bytes_of_other.split_at(blocks * BLOCK_SIZE);
-        let states = [&mut one.state, &mut other.state];
-        if pair::compress(states, [now.as_chunks().0, now_of_other.as_chunks().0]) {
-            one.size += now.len() as u64;
-            other.size += now.len() as u64;
-            (bytes_of_one, bytes_of_other) = (later, later_of_other);
-        }
+    let size = bytes_of_one.len().min(bytes_of_other.len()) / BLOCK_SIZE * BLOCK_SIZE;
+    let (now, later) = bytes_of_one.split_at(size);
+    let (now_of_other, later_of_other) = bytes_of_other.split_at(size);
+    if compress_both(one, other, [now.as_chunks().0, now_of_other.as_chunks().0]) {
+        (bytes_of_one, bytes_of_other) = (later, later_of_other);
     }
     one.update(bytes_of_one);
     other.update(bytes_of_other);
@@ -161,18 +166,30 @@ pub(crate) fn update_both(
 
 /// Goes on with two hashes, both with the same bytes: [`update_both`], and quicker.
 pub(crate) fn update_both_with(mut bytes: &[u8], one: &mut Running, other: &mut Running) {
-    #[cfg(target_arch = "x86_64")]
-    if one.filled() == 0 && other.filled() == 0 {
-        let (blocks, rest) = bytes.as_chunks();
-        if pair::compress([&mut one.state, &mut other.state], [blocks]) {
-            let size = (bytes.len() - rest.len()) as u64;
-            one.size += size;
-            other.size += size;
-            bytes = rest;
-        }
+    let (blocks, rest) = bytes.as_chunks();
+    if compress_both(one, other, [blocks]) {
+        bytes = rest;
     }
     one.update(bytes);
     other.update(bytes);
+}
+
+/// Goes on with two hashes side by side, each with blocks of its own, as many as the other, or both with the same; false,
+/// and nothing done, unless both stand between two blocks and the processor can.
+fn compress_both<const STREAMS: usize>(
+    one: &mut Running,
+    other: &mut Running,
+    blocks: [&[[u8; BLOCK_SIZE]]; STREAMS],
+) -> bool {
+    let is_done = one.filled() == 0
+        && other.filled() == 0
+        && pair::compress([&mut one.state, &mut other.state], blocks);
+    if is_done {
+        let size = blocks[0].as_flattened().len() as u64;
+        one.size += size;
+        other.size += size;
+    }
+    is_done
 }
 
 #[cfg(test)]

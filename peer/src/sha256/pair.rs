@@ -65,15 +65,11 @@ fn interleaved<const STREAMS: usize>(states: [&mut [u32; 8]; 2], blocks: [&[[u8;
     }
     let [one, other] = [blocks[0], blocks[STREAMS - 1]];
     for (one, other) in one.iter().zip(other) {
-        prefetch(one);
-        if STREAMS > 1 {
-            prefetch(other);
-        }
         let before = (abef, cdgh);
         let mut schedules = [[_mm_setzero_si128(); 4]; STREAMS];
-        schedules[0] = load(one);
-        if STREAMS > 1 {
-            schedules[1] = load(other);
+        for (words, block) in schedules.iter_mut().zip([one, other]) {
+            prefetch(block);
+            *words = load(block);
         }
         for (round, constants) in K.iter().enumerate() {
             let [k0, k1, k2, k3] = constants.map(u32::cast_signed);

@@ -327,11 +327,12 @@ impl AsyncWrite for Writer {
             ready!(self.poll_send(context))?;
         }
         let mut count = 0;
-        while count < bytes.len() && !self.is_full() {
-            let size = (bytes.len() - count).min(PLAIN_SIZE_MAX);
-            let piece = &bytes[count..count + size];
-            self.seal(size, |key, out| key.seal(piece, out))?;
-            count += size;
+        for piece in bytes.chunks(PLAIN_SIZE_MAX) {
+            if self.is_full() {
+                break;
+            }
+            self.seal(piece.len(), |key, out| key.seal(piece, out))?;
+            count += piece.len();
         }
         if self.is_full()
             && let Poll::Ready(Err(error)) = self.poll_send(context)
