@@ -7,6 +7,7 @@
 mod connection;
 mod fetch;
 mod gathering;
+mod list;
 mod prefix;
 mod small;
 mod sources;
@@ -14,23 +15,18 @@ mod stream;
 mod verifier;
 
 use crate::{
-    dial::Ahead,
     event::{Done, Event, Events, Share},
     failure::{Exit, Failure},
     file_path::FilePath,
-    lookup::{self, FoundList, Search},
+    lookup::{self, Search},
     node::Node,
-    scheduler::REQUESTS_MIN,
-    session::Session,
     store::{Place, Slot, Stamp},
 };
-use anchorage_manifest::{
-    Bitmap, Content, ContentId, Hash, Name, Release, SignedRelease, Source, content::list_size,
-    limits::PEERS_MAX,
-};
+use anchorage_manifest::{Content, ContentId, Hash, Name, Release, SignedRelease};
 use anyhow::{Context as _, Result, anyhow};
 use fetch::Fetch;
 use gathering::Gathering;
+use list::list;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -40,13 +36,10 @@ use std::{
     time::{Duration, Instant},
 };
 use stream::Stream;
-use tokio::{sync::mpsc::UnboundedSender, task::spawn_blocking, time::timeout};
+use tokio::{task::spawn_blocking, time::timeout};
 
 /// How long the anchors may take to hear that all is there.
 const TELLING_DEADLINE: Duration = Duration::from_secs(3);
-
-/// The anchors may spend a part of the file's size, one in so many, on lists of its chunks.
-const LISTS_PART: u64 = 32;
 
 /// What is to be fetched.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -122,7 +115,7 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
         Some(small) => small.list(),
         None => {
             let found = gathering.found();
-            let ahead = ahead(node, release, &path);
+            let ahead = list::ahead(node, release, &path);
             let listed = tokio::select! {
                 listed = list(node, &anchors, release, request.timeout_s, found, &ahead) => listed?,
                 never = gathering.run() => match never {},
@@ -267,61 +260,6 @@ fn unwritable(error: anyhow::Error, slot: &Slot) -> Failure {
         "what is there stays in {}: make room and run the same command again",
         slot.path().display()
     ))
-}
-
-/// What a source will be asked when the list is there; nothing where it is not certain, for something of the file may be
-/// here.
-fn ahead(node: &Node, release: &Release, path: &Path) -> Ahead {
-    let is_new = node.store.slot(release.content).is_none();
-    if !is_new || path.exists() || part_of(path).is_ok_and(|part| part.exists()) {
-        return Ahead::default();
-    }
-    Ahead {
-        interested: Some(Bitmap::empty(release.geometry.chunks())),
-        // As many as the scheduler will want.
-        any: REQUESTS_MIN.min(release.geometry.chunks()),
-    }
-}
-
-/// The list of chunks; who has it is asked again and again until somebody does. Who might be asked for chunks is sent to
-/// `found`: at once, but for the one who is asked for the list, whose connection is in use until then.
-async fn list(
-    node: &Arc<Node>,
-    anchors: &[&Session],
-    release: &Release,
-    timeout_s: u64,
-    found: UnboundedSender<Vec<Source>>,
-    ahead: &Ahead,
-) -> Result<FoundList, Failure> {
-    let deadline = Instant::now() + Duration::from_secs(timeout_s);
-    loop {
-        let mut sources = lookup::sources_and_connection(node, anchors, release.content).await;
-        // With many others, the anchors are to spend their lines on the file, and whoever has the list passes it on.
-        let lists = (sources.len() as u64 + 1) * list_size(release.geometry.chunks());
-        if sources.len() < PEERS_MAX && lists <= release.geometry.size() / LISTS_PART {
-            sources.sort_by_key(|&source| !node.idle.has(source));
-        }
-        let (asked, others) = sources.split_at(sources.len().min(1));
-        // Nobody may want to know.
-        drop(found.send(others.to_vec()));
-        let asked = asked.to_vec();
-        let of_source = |source: Source| Ahead {
-            // Others have not everything, and choose nothing.
-            any: ahead.any * u32::from(node.is_anchor(source.node)),
-            ..ahead.clone()
-        };
-        let listed = lookup::list(node, release, sources, of_source).await;
-        drop(found.send(asked));
-        match listed {
-            Err(failure) if failure.exit == Exit::Incomplete && Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(250)).await;
-            }
-            Err(failure) if failure.exit == Exit::Incomplete => {
-                return Err(failure.hint("the publisher may have to serve it: `peer serve`"));
-            }
-            result => return result,
-        }
-    }
 }
 
 /// Whether the node has the content, whole, as the file at `path`, and nobody has touched it since.

@@ -215,7 +215,7 @@ fn nodes_meet_while_the_list_is_on_its_way() -> Result<()> {
         sources.push(fake);
     }
     let mut getter = swarm.peer("getter")?.spawn(&["get", "met.bin", "--json"])?;
-    // A third node has heard of the getter, and is interested before that knows what to say.
+    // A third node has heard of the getter, is interested before that knows what to say, and asks it for the list.
     let content = holding.release.unverified().content;
     let own: Vec<_> = sources.iter().map(Fake::id).collect();
     let mut control = Control::dial(anchor, &publisher)?;
@@ -231,9 +231,19 @@ fn nodes_meet_while_the_list_is_on_its_way() -> Result<()> {
     })?;
     let have = Bitmap::empty(holding.release.unverified().geometry.chunks());
     let asked = Instant::now();
-    let answer =
-        Chunks::dial(getter_address, &publisher)?.ask(&Ask::Interested { content, have })?;
-    assert!(matches!(answer, Answer::Bitmap { .. }), "{answer:?}");
+    std::thread::scope(|scope| -> Result<()> {
+        let ask = |ask: Ask| {
+            let publisher = &publisher;
+            scope.spawn(move || Chunks::dial(getter_address, publisher)?.ask(&ask))
+        };
+        let interested = ask(Ask::Interested { content, have });
+        let list = ask(Ask::GetList { content });
+        let answer = interested.join().expect("no panic")?;
+        assert!(matches!(answer, Answer::Bitmap { .. }), "{answer:?}");
+        let answer = list.join().expect("no panic")?;
+        assert!(matches!(answer, Answer::List { .. }), "{answer:?}");
+        Ok(())
+    })?;
     getter.wait(PATIENCE)?.exits(0)?;
     let logs: Vec<_> = sources.iter().map(Fake::log).collect();
     let listed: Vec<_> = logs.iter().flat_map(|log| &log.listed).collect();

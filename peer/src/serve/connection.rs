@@ -405,9 +405,10 @@ impl Connection {
         }
     }
 
-    /// The list of a content. A draft has none, even when it is sealed: its id is not the list's.
+    /// The list of a content, once it is there if it is on its way to this node. A draft has none, even when it is
+    /// sealed: its id is not the list's.
     async fn list(&self, content: ContentId) -> Option<Arc<Content>> {
-        let slot = self.slot(content).await;
+        let slot = self.slot_soon(content).await;
         slot.filter(|slot| !slot.is_draft())?.content()
     }
 
