@@ -296,7 +296,7 @@ impl Scheduler {
             let was_full = source.have.is_full();
             for index in chunks {
                 if source.have.insert(index) {
-                    self.wanted.gain(index);
+                    self.wanted.gain(index, source.is_origin);
                 }
             }
             self.partial -= usize::from(!was_full && source.have.is_full());
@@ -337,7 +337,7 @@ impl Scheduler {
         };
         source.receive(now, bytes);
         self.heard = now;
-        if source.has_room(self.geometry.chunk_size()) {
+        if self.has_room(id) {
             Touched::One(id)
         } else {
             Touched::Nobody
@@ -358,7 +358,7 @@ impl Scheduler {
         if let Some(source) = self.sources.get_mut(&id) {
             let was_full = source.have.is_full();
             if source.have.remove(index) {
-                self.wanted.lose(index);
+                self.wanted.lose(index, source.is_origin);
                 self.partial += usize::from(was_full);
             }
         }
@@ -402,7 +402,9 @@ impl Scheduler {
         for owed in &source.owed {
             self.release(owed.index);
         }
-        source.have.iter().for_each(|index| self.wanted.lose(index));
+        let is_origin = source.is_origin;
+        let chunks = source.have.iter();
+        chunks.for_each(|index| self.wanted.lose(index, is_origin));
         self.partial -= usize::from(!source.have.is_full());
         self.origins.retain(|&origin| origin != id);
     }
@@ -491,7 +493,7 @@ impl Scheduler {
             self.ask_any(now, id);
             return Some(Action::Any(id));
         }
-        if !source.has_room(chunk_size) {
+        if !self.has_room(id) {
             return None;
         }
         if source.is_origin && self.choosing(now) > 0 {
@@ -503,6 +505,23 @@ impl Scheduler {
             .or_else(|| self.relieve(id, out))?;
         self.request(now, id, index);
         Some(Action::Get(id, index))
+    }
+
+    /// Whether a source can be asked for one more.
+    ///
+    /// Those who fetch themselves have all of what is new sooner or later. Were the first who has a chunk asked for it at
+    /// once by everybody, they would all stand in line there, and the others' lines be idle: of what is on offer each of
+    /// them is asked for a part. Whoever is behind has much on offer, and asks for much.
+    fn has_room(&self, id: SourceId) -> bool {
+        let source = &self.sources[&id];
+        let peers = self.sources.len() - self.origins.len();
+        let is_shared = self.partial > 0 && peers > 1 && !source.is_origin;
+        let most = if is_shared {
+            self.wanted.offered() / peers
+        } else {
+            usize::MAX
+        };
+        source.has_room(self.geometry.chunk_size(), most)
     }
 
     /// How long an exhausted source is not asked for what nobody else has.

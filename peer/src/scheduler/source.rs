@@ -217,19 +217,28 @@ impl Source {
     /// Whether it can be asked for one more.
     ///
     /// A source that is slow, mostly because many others ask it, is asked for the next chunk when the last is on its way
-    /// at the earliest: what waits there in line can be had from nobody else meanwhile.
-    pub(super) fn has_room(&self, chunk_size: u32) -> bool {
+    /// at the earliest: what waits there in line can be had from nobody else meanwhile. For the same reason one that sends
+    /// to others as well is asked for no more than `most`, but for what its delay takes.
+    pub(super) fn has_room(&self, chunk_size: u32, most: usize) -> bool {
         let owed = self.owed.len() + self.owed_any as usize;
         if owed == 0 || self.rate.is_none() && owed < REQUESTS_MIN as usize {
             return true;
         }
         let chosen_bytes = u64::from(self.owed_any) * u64::from(chunk_size);
-        owed < REQUESTS_MAX && self.owed_bytes - self.arrived + chosen_bytes < self.ahead()
+        let bytes = self.owed_bytes - self.arrived + chosen_bytes;
+        if owed >= REQUESTS_MAX {
+            return false;
+        }
+        if owed < most {
+            return bytes < self.ahead(AHEAD);
+        }
+        self.rate.is_some() && bytes + u64::from(chunk_size) <= self.ahead(Duration::ZERO)
     }
 
     /// Whether it can be asked to choose one more.
     pub(super) fn may_choose(&self, chunk_size: u32) -> bool {
-        self.owed_any < REQUESTS_MIN && self.owed.len() < REQUESTS_MAX || self.has_room(chunk_size)
+        self.owed_any < REQUESTS_MIN && self.owed.len() < REQUESTS_MAX
+            || self.has_room(chunk_size, REQUESTS_MAX)
     }
 
     /// Seconds that what it owes would take, if a thief of this rate may take it away; nothing if not.
@@ -244,12 +253,12 @@ impl Source {
     }
 
     /// How many bytes it may owe before it is asked for more: slow start as in TCP, bounded by its rate times its
-    /// delay, and something on top so that it never runs dry.
-    fn ahead(&self) -> u64 {
+    /// delay, and some time on top so that it never runs dry.
+    fn ahead(&self, on_top: Duration) -> u64 {
         let Some(rate) = self.rate else {
             return self.window.min(AHEAD_SIZE_MAX);
         };
-        let time = AHEAD + 2 * self.delay.unwrap_or_default().min(DELAY_MAX);
+        let time = on_top + 2 * self.delay.unwrap_or_default().min(DELAY_MAX);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,

@@ -184,6 +184,36 @@ fn a_slow_source_is_asked_for_the_next_chunk_when_the_last_is_on_its_way() {
     assert_eq!(gets(&out).len(), 1);
 }
 
+#[test]
+fn who_has_what_is_new_is_asked_for_a_part_of_it_unless_much_is_on_offer() {
+    let mut subject = scheduler(100);
+    let mut out = Vec::new();
+    for id in 1..=4 {
+        subject.handle(ms(0), Event::Bitmap(id, Bitmap::empty(100)), &mut out);
+        let source = subject.sources.get_mut(&id).expect("joined");
+        source.window = 100 * u64::from(CHUNK);
+        source.rate = Some(100.0 * f64::from(CHUNK));
+    }
+    let four: Vec<u32> = (0..4).collect();
+    for id in 1..=3 {
+        subject.handle(ms(1), Event::Have(id, four.clone()), &mut out);
+        let [(asked, index)] = gets(&std::mem::take(&mut out))[..] else {
+            panic!("one of four of each of four");
+        };
+        assert!(asked == id && four.contains(&index));
+    }
+    subject.handle(ms(2), Event::Have(4, (4..100).collect()), &mut out);
+    let (asked, left) = (gets(&out).len(), subject.wanted.offered());
+    assert_eq!(asked + left, 97);
+    assert_eq!(asked, left / 4, "as much as its part of what is left");
+    // Where a round trip takes longer, so much is on its way.
+    subject.handle(ms(502), Event::Chosen(4, gets(&out)[0].1), &mut out);
+    out.clear();
+    subject.handle(ms(502), Event::Received(4, 1), &mut out);
+    let more = gets(&out).len();
+    assert_eq!(asked + more, 32, "the most that anybody is asked for");
+}
+
 /// Ticks whenever it is due; what was done, and when.
 fn tick_until(subject: &mut Scheduler, from: Time, until: Time) -> Vec<(Time, Action)> {
     let mut done = Vec::new();

@@ -15,8 +15,11 @@ pub(super) struct Wanted {
     chunks: Bitmap,
     /// No wanted chunk is before this one.
     front: u32,
-    /// How many sources have each chunk, wanted or not.
+    /// How many sources have each chunk, wanted or not, and how many of them are no origins.
     copies: Vec<u16>,
+    peers: Vec<u16>,
+    /// How many wanted chunks somebody has who is no origin.
+    offered: usize,
     /// The rarest found so far; empty between picks, kept for its memory.
     rarest: Vec<u32>,
 }
@@ -32,6 +35,8 @@ impl Wanted {
             chunks,
             front: stored.first_missing(),
             copies: vec![0; stored.len() as usize],
+            peers: vec![0; stored.len() as usize],
+            offered: 0,
             rarest: Vec::new(),
         }
     }
@@ -51,25 +56,48 @@ impl Wanted {
         self.copies[index as usize]
     }
 
+    /// How many wanted chunks somebody has who is no origin.
+    pub(super) fn offered(&self) -> usize {
+        self.offered
+    }
+
     /// One more source has a chunk.
-    pub(super) fn gain(&mut self, index: u32) {
+    pub(super) fn gain(&mut self, index: u32, is_origin: bool) {
         self.copies[index as usize] += 1;
+        if !is_origin {
+            let peers = &mut self.peers[index as usize];
+            *peers += 1;
+            self.offered += usize::from(*peers == 1 && self.chunks.contains(index));
+        }
     }
 
     /// One source less has a chunk.
-    pub(super) fn lose(&mut self, index: u32) {
+    pub(super) fn lose(&mut self, index: u32, is_origin: bool) {
         self.copies[index as usize] -= 1;
+        if !is_origin {
+            let peers = &mut self.peers[index as usize];
+            *peers -= 1;
+            self.offered -= usize::from(*peers == 0 && self.chunks.contains(index));
+        }
+    }
+
+    fn is_offered(&self, index: u32) -> bool {
+        self.peers[index as usize] > 0
     }
 
     /// A chunk is wanted again.
     pub(super) fn insert(&mut self, index: u32) {
-        self.chunks.insert(index);
+        if self.chunks.insert(index) {
+            self.offered += usize::from(self.is_offered(index));
+        }
         self.front = self.front.min(index);
     }
 
     /// A chunk is wanted no longer.
     pub(super) fn remove(&mut self, index: u32) {
-        self.chunks.remove(index);
+        if self.chunks.remove(index) {
+            self.offered -= usize::from(self.is_offered(index));
+        }
         if index == self.front {
             self.front = self.chunks.next_from(index).unwrap_or(self.chunks.len());
         }
