@@ -42,6 +42,9 @@ const UNSENT_SIZE: u32 = 128 << 10;
 /// How long somebody who is interested waits for a content that is about to be fetched.
 const SLOT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long who asks for a list that is on its way here waits for it: if this node's line is slow, others have it sooner.
+const LIST_PATIENCE: Duration = Duration::from_millis(100);
+
 /// Contents that one connection may be interested in.
 const INTERESTS_MAX: usize = 256;
 
@@ -204,7 +207,7 @@ impl Connection {
     }
 
     async fn interested(&mut self, content: ContentId, theirs: &Bitmap) -> Result<(), End> {
-        let Some(slot) = self.slot_soon(content).await else {
+        let Some(slot) = self.slot_soon(content, SLOT_PATIENCE).await else {
             return self.answer(Answer::Missing {
                 content,
                 index: None,
@@ -396,10 +399,10 @@ impl Connection {
 
     /// The same, or that of a content whose list is on its way to this node: whoever fetches it as well may ask before it
     /// is there.
-    async fn slot_soon(&self, content: ContentId) -> Option<Arc<Slot>> {
+    async fn slot_soon(&self, content: ContentId, patience: Duration) -> Option<Arc<Slot>> {
         match self.slot(content).await {
             Some(slot) => Some(slot),
-            None => timeout(SLOT_PATIENCE, self.server.store.slot_soon(content))
+            None => timeout(patience, self.server.store.slot_soon(content))
                 .await
                 .ok()?,
         }
@@ -408,7 +411,7 @@ impl Connection {
     /// The list of a content, once it is there if it is on its way to this node. A draft has none, even when it is
     /// sealed: its id is not the list's.
     async fn list(&self, content: ContentId) -> Option<Arc<Content>> {
-        let slot = self.slot_soon(content).await;
+        let slot = self.slot_soon(content, LIST_PATIENCE).await;
         slot.filter(|slot| !slot.is_draft())?.content()
     }
 
