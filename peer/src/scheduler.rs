@@ -337,7 +337,7 @@ impl Scheduler {
         };
         source.receive(now, bytes);
         self.heard = now;
-        if self.has_room(id) {
+        if self.has_room(&self.sources[&id]) {
             Touched::One(id)
         } else {
             Touched::Nobody
@@ -493,7 +493,7 @@ impl Scheduler {
             self.ask_any(now, id);
             return Some(Action::Any(id));
         }
-        if !self.has_room(id) {
+        if !self.has_room(source) {
             return None;
         }
         if source.is_origin && self.choosing(now) > 0 {
@@ -512,8 +512,7 @@ impl Scheduler {
     /// Those who fetch themselves have all of what is new sooner or later. Were the first who has a chunk asked for it at
     /// once by everybody, they would all stand in line there, and the others' lines be idle: of what is on offer each of
     /// them is asked for a part. Whoever is behind has much on offer, and asks for much.
-    fn has_room(&self, id: SourceId) -> bool {
-        let source = &self.sources[&id];
+    fn has_room(&self, source: &Source) -> bool {
         let peers = self.sources.len() - self.origins.len();
         let is_shared = self.partial > 0 && peers > 1 && !source.is_origin;
         let most = if is_shared {

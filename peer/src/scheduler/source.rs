@@ -238,7 +238,7 @@ impl Source {
     /// Whether it can be asked to choose one more.
     pub(super) fn may_choose(&self, chunk_size: u32) -> bool {
         self.owed_any < REQUESTS_MIN && self.owed.len() < REQUESTS_MAX
-            || self.has_room(chunk_size, REQUESTS_MAX)
+            || self.has_room(chunk_size, usize::MAX)
     }
 
     /// Seconds that what it owes would take, if a thief of this rate may take it away; nothing if not.

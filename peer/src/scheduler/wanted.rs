@@ -15,8 +15,9 @@ pub(super) struct Wanted {
     chunks: Bitmap,
     /// No wanted chunk is before this one.
     front: u32,
-    /// How many sources have each chunk, wanted or not, and how many of them are no origins.
+    /// How many sources have each chunk, wanted or not.
     copies: Vec<u16>,
+    /// How many of them are no origins.
     peers: Vec<u16>,
     /// How many wanted chunks somebody has who is no origin.
     offered: usize,
