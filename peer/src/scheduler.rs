@@ -337,7 +337,7 @@ impl Scheduler {
         };
         source.receive(now, bytes);
         self.heard = now;
-        if self.has_room(&self.sources[&id]) {
+        if self.is_low(&self.sources[&id]) {
             Touched::One(id)
         } else {
             Touched::Nobody
@@ -468,6 +468,11 @@ impl Scheduler {
     /// Gives every open source as much to do as it can take, one chunk each in turn.
     fn fill(&mut self, now: Time, out: &mut Vec<Action>) {
         let mut open = mem::take(&mut self.open);
+        open.retain(|id| {
+            self.sources
+                .get(id)
+                .is_some_and(|source| self.is_low(source))
+        });
         while !open.is_empty() {
             open.retain(|&id| match self.next(now, id, out) {
                 Some(action) => {
@@ -513,14 +518,21 @@ impl Scheduler {
     /// once by everybody, they would all stand in line there, and the others' lines be idle: of what is on offer each of
     /// them is asked for a part. Whoever is behind has much on offer, and asks for much.
     fn has_room(&self, source: &Source) -> bool {
+        let most = self.part(source).unwrap_or(usize::MAX);
+        source.has_room(self.geometry.chunk_size(), most)
+    }
+
+    /// Whether it is time to ask a source for more.
+    fn is_low(&self, source: &Source) -> bool {
+        let part = self.part(source);
+        part.is_none_or(|part| source.is_low(self.geometry.chunk_size(), part))
+    }
+
+    /// A source's part of what is on offer, in chunks, if it is one of several that fetch themselves.
+    fn part(&self, source: &Source) -> Option<usize> {
         let peers = self.sources.len() - self.origins.len();
         let is_shared = self.partial > 0 && peers > 1 && !source.is_origin;
-        let most = if is_shared {
-            self.wanted.offered() / peers
-        } else {
-            usize::MAX
-        };
-        source.has_room(self.geometry.chunk_size(), most)
+        is_shared.then(|| self.wanted.offered() / peers)
     }
 
     /// How long an exhausted source is not asked for what nobody else has.

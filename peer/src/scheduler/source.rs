@@ -220,6 +220,16 @@ impl Source {
     /// at the earliest: what waits there in line can be had from nobody else meanwhile. For the same reason one that sends
     /// to others as well is asked for no more than `most`, but for what its delay takes.
     pub(super) fn has_room(&self, chunk_size: u32, most: usize) -> bool {
+        self.owes_less(chunk_size, most, AHEAD)
+    }
+
+    /// Whether it owes no more than half of what it may: time to ask for the other half, in one go. Each message costs as
+    /// much as a packet of chunks does.
+    pub(super) fn is_low(&self, chunk_size: u32, most: usize) -> bool {
+        self.owes_less(chunk_size, most.div_ceil(2), AHEAD / 2)
+    }
+
+    fn owes_less(&self, chunk_size: u32, most: usize, ahead: Duration) -> bool {
         let owed = self.owed.len() + self.owed_any as usize;
         if owed == 0 || self.rate.is_none() && owed < REQUESTS_MIN as usize {
             return true;
@@ -230,7 +240,7 @@ impl Source {
             return false;
         }
         if owed < most {
-            return bytes < self.ahead(AHEAD);
+            return bytes < self.ahead(ahead);
         }
         self.rate.is_some() && bytes + u64::from(chunk_size) <= self.ahead(Duration::ZERO)
     }

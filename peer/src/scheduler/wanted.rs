@@ -7,7 +7,7 @@ const FRONT_CHUNKS: usize = 256;
 
 /// One in so many picks is the first chunk, however common: else chunks that came early and are everywhere by now would be
 /// left for the end, and the hash of the file with them.
-const FIRST_EVERY: u32 = 8;
+const FIRST_EVERY: u32 = 4;
 
 /// Neither stored nor requested.
 #[derive(Debug)]

@@ -39,13 +39,20 @@ struct Piece {
     slot: Option<Arc<Grant>>,
 }
 
-impl Piece {
-    fn message(answer: &Answer) -> Self {
-        Self {
-            head: codec::frame(answer),
-            body: Vec::new(),
-            is_last: true,
-            slot: None,
+/// News as they are sent.
+fn frames(news: News) -> Vec<u8> {
+    match news {
+        News::Have(content, chunks) => codec::frame(&Answer::Have { content, chunks }),
+        News::Entries(content, first, hashes, signature) => {
+            let count = u32::try_from(hashes.len()).expect("at most as many as chunks");
+            let mut frames = codec::frame(&Answer::Entries {
+                content,
+                first,
+                count,
+                signature,
+            });
+            frames.extend(hashes.iter().flat_map(|hash| hash.0));
+            frames
         }
     }
 }
@@ -62,6 +69,7 @@ pub(super) async fn send(
         server: server.clone(),
         asker,
         full,
+        ahead: Vec::new(),
     };
     let mut loading = pin!(loader.run(&outbox));
     let writing = async {
@@ -130,6 +138,8 @@ struct Loader {
     server: Arc<Server>,
     asker: AskerId,
     full: mpsc::Sender<Piece>,
+    /// Messages that go with whatever comes next: a packet of their own would cost as much as that does.
+    ahead: Vec<u8>,
 }
 
 impl Loader {
@@ -161,15 +171,13 @@ impl Loader {
         while grant.is_some()
             && let Some(item) = outbox.in_turn()
         {
-            let of_chunk = match item {
-                Item::News(_) => None,
-                _ => grant.take(),
-            };
-            if !self.load(item, outbox, of_chunk).await {
-                return false;
+            match item {
+                Item::News(news) => self.ahead.extend(frames(news)),
+                item => return self.load(item, outbox, grant.take()).await,
             }
         }
-        true
+        // The chunk was cancelled meanwhile.
+        self.ahead.is_empty() || self.send(Vec::new(), Vec::new()).await
     }
 
     /// Loads an item; a chunk has been granted a slot.
@@ -180,7 +188,8 @@ impl Loader {
             Item::List(content, list) => {
                 let body = list.encode();
                 let size = u32::try_from(body.len()).expect("a list is far below 4 GiB");
-                self.bulk(&Answer::List { content, size }, body).await
+                let frame = codec::frame(&Answer::List { content, size });
+                self.send(frame, body).await
             }
             Item::Bitmap(slot) => self.answer(&outbox.bitmap(&slot)).await,
             Item::Chunk(slot, index) => {
@@ -194,34 +203,33 @@ impl Loader {
         }
     }
 
-    async fn news(&self, news: News) -> bool {
-        match news {
-            News::Have(content, chunks) => self.answer(&Answer::Have { content, chunks }).await,
-            News::Entries(content, first, hashes, signature) => {
-                let count = u32::try_from(hashes.len()).expect("at most as many as chunks");
-                let answer = Answer::Entries {
-                    content,
-                    first,
-                    count,
-                    signature,
-                };
-                let body = hashes.iter().flat_map(|hash| hash.0).collect();
-                self.bulk(&answer, body).await
-            }
-        }
+    async fn news(&mut self, news: News) -> bool {
+        self.send(frames(news), Vec::new()).await
     }
 
-    async fn answer(&self, answer: &Answer) -> bool {
-        self.full.send(Piece::message(answer)).await.is_ok()
+    async fn answer(&mut self, answer: &Answer) -> bool {
+        self.send(codec::frame(answer), Vec::new()).await
     }
 
-    /// A message and the raw bytes that belong to it.
-    async fn bulk(&self, answer: &Answer, body: Vec<u8>) -> bool {
+    /// A message and the raw bytes that belong to it, if any, behind those that were to go with whatever comes next.
+    async fn send(&mut self, frame: Vec<u8>, body: Vec<u8>) -> bool {
         let piece = Piece {
+            head: self.behind_others(frame),
             body,
-            ..Piece::message(answer)
+            is_last: true,
+            slot: None,
         };
         self.full.send(piece).await.is_ok()
+    }
+
+    /// A message, and before it those that were to go with whatever comes next.
+    fn behind_others(&mut self, frame: Vec<u8>) -> Vec<u8> {
+        if self.ahead.is_empty() {
+            return frame;
+        }
+        let mut head = mem::take(&mut self.ahead);
+        head.extend(frame);
+        head
     }
 
     /// Loads a chunk piece by piece; false if nobody takes the pieces, or one cannot be read after others went.
@@ -235,11 +243,12 @@ impl Loader {
         let Some(extent) = slot.geometry().extent(index) else {
             return self.answer(&missing).await;
         };
-        let mut head = codec::frame(&Answer::Chunk {
+        let frame = codec::frame(&Answer::Chunk {
             content,
             index,
             size: extent.size,
         });
+        let mut head = self.behind_others(frame);
         let mut within = 0;
         while within < extent.size {
             let size = (extent.size - within).min(PIECE_SIZE);
