@@ -39,6 +39,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// How long what is stored may wait for more, before the sources that choose are told.
 const HAVE_BATCH: Duration = Duration::from_millis(20);
 
+/// Reports that are taken together, at most.
+const REPORTS_MAX: usize = 64;
+
 /// One fetch.
 pub(super) struct Fetch {
     node: Arc<Node>,
@@ -80,7 +83,7 @@ struct Meter {
 
 /// What the driver waited for.
 enum Wake {
-    Report(SourceId, Report),
+    Reports,
     /// Who else has something is known; others are to leave for them.
     Gathered(Vec<SourceId>),
     Sealed(Result<Arc<Slot>, RecvError>),
@@ -146,17 +149,23 @@ impl Fetch {
         };
         let verifying = spawn_blocking(|| verifier.run());
         let mut progress_at = Instant::now();
+        let mut reports = Vec::new();
         while !self.scheduler.is_done() {
             self.dial(&shared);
             let wake_at = self.deadline(progress_at);
             let woke = tokio::select! {
-                Some((id, report)) = told.recv() => Wake::Report(id, report),
+                // This fetch can report as well: there is no end.
+                _ = told.recv_many(&mut reports, REPORTS_MAX) => Wake::Reports,
                 victims = self.gathering.hear() => Wake::Gathered(victims),
                 slot = seal(&mut self.sealed), if self.sealed.is_some() => Wake::Sealed(slot),
                 () = sleep_until(wake_at.into()) => Wake::Time,
             };
             match woke {
-                Wake::Report(id, report) => self.report(id, report, shares)?,
+                Wake::Reports => {
+                    for (id, report) in reports.drain(..) {
+                        self.report(id, report, shares)?;
+                    }
+                }
                 Wake::Gathered(victims) => victims.into_iter().for_each(|id| self.hang_up(id)),
                 Wake::Sealed(slot) => {
                     self.sealed = None;

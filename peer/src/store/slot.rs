@@ -61,7 +61,8 @@ struct State {
     file: Arc<File>,
     have: Bitmap,
     in_doubt: bool,
-    watchers: Vec<Watching>,
+    /// Shared with whoever is telling them something at the moment.
+    watchers: Arc<Vec<Watching>>,
 }
 
 /// A watcher, and under which name it knows the slot.
@@ -127,7 +128,7 @@ impl Slot {
             file: Arc::new(file),
             have: Bitmap::empty(geometry.chunks()),
             in_doubt,
-            watchers: Vec::new(),
+            watchers: Arc::default(),
         };
         let core = Arc::new(Core {
             geometry,
@@ -273,8 +274,9 @@ impl Slot {
     /// Tells `watcher` of every new chunk from now on.
     pub fn watch(&self, watcher: Weak<dyn Watcher>) {
         let mut state = self.state();
-        state.watchers.retain(|old| old.watcher.strong_count() > 0);
-        state.watchers.push(Watching {
+        let watchers = Arc::make_mut(&mut state.watchers);
+        watchers.retain(|old| old.watcher.strong_count() > 0);
+        watchers.push(Watching {
             id: self.id,
             growing: self.growing.clone(),
             watcher,
@@ -527,21 +529,23 @@ impl Slot {
             id,
             growing,
             watcher,
-        } in watchers
+        } in watchers.iter()
         {
+            let is_known = |growing: &Arc<Growing>| growing.entries().get(index).is_some();
             // Who does not know the entry cannot do anything with the chunk.
-            let is_known = growing.is_none_or(|growing| growing.entries().get(index).is_some());
-            if let Some(watcher) = watcher.upgrade().filter(|_| is_known) {
-                watcher.marked(id, index, count);
+            if growing.as_ref().is_none_or(is_known)
+                && let Some(watcher) = watcher.upgrade()
+            {
+                watcher.marked(*id, index, count);
             }
         }
     }
 
     fn tell_grown(&self) {
         let watchers = self.state().watchers.clone();
-        for Watching { id, watcher, .. } in watchers.into_iter().filter(|one| one.id == self.id) {
+        for Watching { id, watcher, .. } in watchers.iter().filter(|one| one.id == self.id) {
             if let Some(watcher) = watcher.upgrade() {
-                watcher.grew(id);
+                watcher.grew(*id);
             }
         }
     }
