@@ -214,6 +214,36 @@ fn who_has_what_is_new_is_asked_for_a_part_of_it_unless_much_is_on_offer() {
     assert_eq!(asked + more, 32, "the most that anybody is asked for");
 }
 
+#[test]
+fn who_fetches_as_well_is_asked_for_more_when_half_of_it_has_come() {
+    let mut subject = scheduler(200);
+    let mut out = Vec::new();
+    for id in 1..=2 {
+        subject.handle(ms(0), Event::Bitmap(id, Bitmap::empty(200)), &mut out);
+        let source = subject.sources.get_mut(&id).expect("joined");
+        source.window = 200 * u64::from(CHUNK);
+        // A quarter of a second ahead is 20 chunks.
+        source.rate = Some(80.0 * f64::from(CHUNK));
+    }
+    subject.handle(ms(1), Event::Have(1, (0..200).collect()), &mut out);
+    let mut owed = gets(&std::mem::take(&mut out));
+    assert_eq!(owed.len(), 20);
+    let mut batches = Vec::new();
+    for _ in 0..40 {
+        let (id, index) = owed.remove(0);
+        subject.handle(ms(2), Event::Stored(id, index), &mut out);
+        let more = gets(&std::mem::take(&mut out));
+        if !more.is_empty() {
+            batches.push((owed.len(), more.len()));
+        }
+        owed.extend(more);
+    }
+    let (left, asked): (Vec<usize>, Vec<usize>) = batches.into_iter().unzip();
+    assert!(left.iter().all(|&left| left <= 10), "{left:?}");
+    assert!(asked.iter().all(|&asked| asked >= 10), "{asked:?}");
+    assert!(asked.len() >= 3);
+}
+
 /// Ticks whenever it is due; what was done, and when.
 fn tick_until(subject: &mut Scheduler, from: Time, until: Time) -> Vec<(Time, Action)> {
     let mut done = Vec::new();

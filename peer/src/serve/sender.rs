@@ -282,3 +282,70 @@ impl Loader {
             .context("BUG: reading panicked")?
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        serve::{Share, outbox},
+        store::{Place, Store},
+    };
+    use anchorage_manifest::{Content, Geometry, Hash};
+
+    /// The messages in front of a piece's bytes.
+    fn messages(mut head: &[u8]) -> Result<Vec<Answer>> {
+        let mut messages = Vec::new();
+        while let Some((&prefix, rest)) = head.split_first_chunk() {
+            let (body, rest) = rest.split_at(codec::body_size(prefix, 1 << 10)?);
+            messages.push(codec::decode(body)?);
+            head = rest;
+        }
+        Ok(messages)
+    }
+
+    #[tokio::test]
+    async fn news_go_with_the_chunk_that_is_next() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let store = Store::open(directory.path())?;
+        let bytes = [7; 3 * 1_024];
+        let chunks = bytes.chunks(1_024).map(Hash::of).collect();
+        let geometry = Geometry::new(bytes.len() as u64, 1_024)?;
+        let content = Content::new(geometry, Hash::of(&bytes), chunks)?;
+        let slot = store.create(&content, &Place::inside())?;
+        slot.store(0, &bytes[..1_024])?;
+        let outbox = Arc::new(Outbox::default());
+        outbox::interest(&outbox, &slot);
+        slot.store(1, &bytes[..1_024])?;
+        slot.store(2, &bytes[..1_024])?;
+        assert!(outbox.push(Item::Chunk(slot.clone(), 0)));
+        let server = Server::new(store, None, Share::whole());
+        let (full, mut pieces) = mpsc::channel(PIECES_MAX);
+        let loader = Loader {
+            asker: server.asker(),
+            server,
+            full,
+            ahead: Vec::new(),
+        };
+        let mut loading = pin!(loader.run(&outbox));
+        let piece = tokio::select! {
+            () = &mut loading => None,
+            piece = pieces.recv() => piece,
+        };
+        let piece = piece.context("a piece")?;
+        let content = slot.id();
+        let said = [
+            Answer::Have {
+                content,
+                chunks: vec![1, 2],
+            },
+            Answer::Chunk {
+                content,
+                index: 0,
+                size: 1_024,
+            },
+        ];
+        assert_eq!(messages(&piece.head)?, said);
+        assert_eq!(piece.body, bytes[..1_024]);
+        Ok(())
+    }
+}
