@@ -465,7 +465,7 @@ impl Scheduler {
         self.stalls_at = stalls.filter(|&at| at > now).min();
     }
 
-    /// Gives every open source as much to do as it can take, one chunk each in turn.
+    /// Gives every open source that it is time to ask as much to do as it can take, one chunk each in turn.
     fn fill(&mut self, now: Time, out: &mut Vec<Action>) {
         let mut open = mem::take(&mut self.open);
         open.retain(|id| {
