@@ -160,23 +160,22 @@ impl Loader {
     async fn take_turn(&mut self, outbox: &Outbox, content: ContentId, asked: Option<u32>) -> bool {
         let server = self.server.clone();
         let mut waiting = pin!(server.slot(self.asker, content, asked));
-        let mut grant = loop {
+        let grant = loop {
             tokio::select! {
-                grant = &mut waiting => break Some(grant),
+                grant = &mut waiting => break grant,
                 news = outbox.news() => if !self.news(news).await {
                     return false;
                 },
             }
         };
-        while grant.is_some()
-            && let Some(item) = outbox.in_turn()
-        {
+        while let Some(item) = outbox.in_turn() {
             match item {
                 Item::News(news) => self.ahead.extend(frames(news)),
-                item => return self.load(item, outbox, grant.take()).await,
+                item => return self.load(item, outbox, Some(grant)).await,
             }
         }
         // The chunk was cancelled meanwhile.
+        drop(grant);
         self.ahead.is_empty() || self.send(Vec::new(), Vec::new()).await
     }
 
@@ -243,12 +242,11 @@ impl Loader {
         let Some(extent) = slot.geometry().extent(index) else {
             return self.answer(&missing).await;
         };
-        let frame = codec::frame(&Answer::Chunk {
+        let mut frame = codec::frame(&Answer::Chunk {
             content,
             index,
             size: extent.size,
         });
-        let mut head = self.behind_others(frame);
         let mut within = 0;
         while within < extent.size {
             let size = (extent.size - within).min(PIECE_SIZE);
@@ -258,7 +256,7 @@ impl Loader {
             within += size;
             let is_last = within == extent.size;
             let piece = Piece {
-                head: mem::take(&mut head),
+                head: self.behind_others(mem::take(&mut frame)),
                 body,
                 is_last,
                 slot: grant.clone(),
@@ -303,8 +301,8 @@ mod tests {
         Ok(messages)
     }
 
-    #[tokio::test]
-    async fn news_go_with_the_chunk_that_is_next() -> Result<()> {
+    /// What is sent first to somebody who asked for chunk 0, when 1 and 2 have come since; `spoil` changes the file before.
+    async fn first_piece(spoil: impl FnOnce(&Slot) -> Result<()>) -> Result<(ContentId, Piece)> {
         let directory = tempfile::tempdir()?;
         let store = Store::open(directory.path())?;
         let bytes = [7; 3 * 1_024];
@@ -317,6 +315,7 @@ mod tests {
         outbox::interest(&outbox, &slot);
         slot.store(1, &bytes[..1_024])?;
         slot.store(2, &bytes[..1_024])?;
+        spoil(&slot)?;
         assert!(outbox.push(Item::Chunk(slot.clone(), 0)));
         let server = Server::new(store, None, Share::whole());
         let (full, mut pieces) = mpsc::channel(PIECES_MAX);
@@ -331,21 +330,38 @@ mod tests {
             () = &mut loading => None,
             piece = pieces.recv() => piece,
         };
-        let piece = piece.context("a piece")?;
-        let content = slot.id();
-        let said = [
-            Answer::Have {
-                content,
-                chunks: vec![1, 2],
-            },
-            Answer::Chunk {
-                content,
-                index: 0,
-                size: 1_024,
-            },
-        ];
-        assert_eq!(messages(&piece.head)?, said);
-        assert_eq!(piece.body, bytes[..1_024]);
+        Ok((slot.id(), piece.context("a piece")?))
+    }
+
+    fn news(content: ContentId) -> Answer {
+        Answer::Have {
+            content,
+            chunks: vec![1, 2],
+        }
+    }
+
+    #[tokio::test]
+    async fn news_go_with_the_chunk_that_is_next() -> Result<()> {
+        let (content, piece) = first_piece(|_| Ok(())).await?;
+        let chunk = Answer::Chunk {
+            content,
+            index: 0,
+            size: 1_024,
+        };
+        assert_eq!(messages(&piece.head)?, [news(content), chunk]);
+        assert_eq!(piece.body, [7; 1_024]);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn news_are_told_even_if_the_chunk_cannot_be_read() -> Result<()> {
+        let (content, piece) = first_piece(|slot| Ok(slot.file().set_len(0)?)).await?;
+        let missing = Answer::Missing {
+            content,
+            index: Some(0),
+        };
+        assert_eq!(messages(&piece.head)?, [news(content), missing]);
+        assert!(piece.body.is_empty());
         Ok(())
     }
 }
