@@ -337,7 +337,7 @@ impl Scheduler {
         };
         source.receive(now, bytes);
         self.heard = now;
-        if self.is_low(&self.sources[&id]) {
+        if self.has_room(&self.sources[&id]) {
             Touched::One(id)
         } else {
             Touched::Nobody
@@ -524,8 +524,8 @@ impl Scheduler {
 
     /// Whether it is time to ask a source for more.
     fn is_low(&self, source: &Source) -> bool {
-        let part = self.part(source);
-        part.is_none_or(|part| source.is_low(self.geometry.chunk_size(), part))
+        self.part(source)
+            .is_none_or(|most| source.is_low(self.geometry.chunk_size(), most))
     }
 
     /// A source's part of what is on offer, in chunks, if it is one of several that fetch themselves.

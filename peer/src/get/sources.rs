@@ -25,8 +25,6 @@ pub(super) struct Sources {
     /// For whom the next free places are.
     next: BTreeSet<NodeId>,
     next_id: SourceId,
-    /// How many nodes are linked.
-    linked: usize,
     /// When all dials so far would have begun, had each waited for its turn.
     paced: Time,
 }
@@ -65,7 +63,8 @@ impl Sources {
             entry.not_before = Time::default();
             entry.is_gone = false;
         }
-        if !is_new || self.linked < NODES_MAX || fastrand::usize(..self.nodes.len()) >= NODES_MAX {
+        if !is_new || self.linked() < NODES_MAX || fastrand::usize(..self.nodes.len()) >= NODES_MAX
+        {
             return None;
         }
         let peers = self.nodes.values().filter(|entry| !entry.is_anchor);
@@ -92,7 +91,7 @@ impl Sources {
 
     /// Whom to dial now, with the number of the connection.
     pub(super) fn pick(&mut self, now: Time) -> Vec<(SourceId, Source)> {
-        let places = NODES_MAX.saturating_sub(self.linked);
+        let places = NODES_MAX.saturating_sub(self.linked());
         let mut dial = Vec::new();
         if places == 0 {
             return dial;
@@ -117,7 +116,6 @@ impl Sources {
             let id = self.next_id;
             self.next_id += 1;
             entry.link = Some(id);
-            self.linked += 1;
             self.next.remove(&node);
             let address = entry.address;
             dial.push((id, Source { node, address }));
@@ -134,13 +132,12 @@ impl Sources {
         let id = self.next_id;
         self.next_id += 1;
         entry.link = Some(id);
-        self.linked += 1;
         Some(id)
     }
 
     /// When somebody may be dialled again; never, while as many are linked as may be.
     pub(super) fn deadline(&self) -> Option<Time> {
-        if self.linked >= NODES_MAX {
+        if self.linked() >= NODES_MAX {
             return None;
         }
         let waiting = |entry: &&Entry| entry.link.is_none() && !entry.is_banned && !entry.is_gone;
@@ -148,6 +145,13 @@ impl Sources {
         let earliest = entries.map(|entry| entry.not_before).min()?;
         let ahead = Time::default() + DIALS.1 * (DIALS.0 - 1);
         Some(earliest.max(Time(self.paced.0.saturating_sub(ahead.0))))
+    }
+
+    fn linked(&self) -> usize {
+        self.nodes
+            .values()
+            .filter(|entry| entry.link.is_some())
+            .count()
     }
 
     /// A node has delivered a chunk: whatever went wrong with it before is forgiven.
@@ -163,7 +167,6 @@ impl Sources {
             && entry.link == Some(id)
         {
             entry.link = None;
-            self.linked -= 1;
             self.next.insert(node);
         }
     }
@@ -173,7 +176,6 @@ impl Sources {
         if let Some(entry) = self.nodes.get_mut(&node) {
             if entry.link == Some(id) {
                 entry.link = None;
-                self.linked -= 1;
             }
             let pause = BACKOFF
                 .0
@@ -256,7 +258,7 @@ mod tests {
                 }
                 subject.pick(now);
             }
-            assert_eq!(subject.linked, NODES_MAX);
+            assert_eq!(subject.linked(), NODES_MAX);
             for (node, entry) in &subject.nodes {
                 linked[usize::from(node.0[0])] += u32::from(entry.link.is_some());
             }

@@ -37,6 +37,15 @@ fn join(subject: &mut Scheduler, now: Time, id: SourceId, have: &Bitmap, out: &m
     subject.handle(now, Event::Exhausted(id), out);
 }
 
+/// A source that has nothing yet comes at 0, and is known to send so many chunks a second.
+fn join_known(subject: &mut Scheduler, id: SourceId, chunks: f64, out: &mut Vec<Action>) {
+    let all = subject.geometry.chunks();
+    subject.handle(ms(0), Event::Bitmap(id, Bitmap::empty(all)), out);
+    let source = subject.sources.get_mut(&id).expect("joined");
+    source.window = u64::from(all) * u64::from(CHUNK);
+    source.rate = Some(chunks * f64::from(CHUNK));
+}
+
 #[test]
 fn a_chunk_is_asked_of_one_source_at_a_time() {
     let mut subject = scheduler(4);
@@ -189,10 +198,7 @@ fn who_has_what_is_new_is_asked_for_a_part_of_it_unless_much_is_on_offer() {
     let mut subject = scheduler(100);
     let mut out = Vec::new();
     for id in 1..=4 {
-        subject.handle(ms(0), Event::Bitmap(id, Bitmap::empty(100)), &mut out);
-        let source = subject.sources.get_mut(&id).expect("joined");
-        source.window = 100 * u64::from(CHUNK);
-        source.rate = Some(100.0 * f64::from(CHUNK));
+        join_known(&mut subject, id, 100.0, &mut out);
     }
     let four: Vec<u32> = (0..4).collect();
     for id in 1..=3 {
@@ -219,11 +225,8 @@ fn who_fetches_as_well_is_asked_for_more_when_half_of_it_has_come() {
     let mut subject = scheduler(200);
     let mut out = Vec::new();
     for id in 1..=2 {
-        subject.handle(ms(0), Event::Bitmap(id, Bitmap::empty(200)), &mut out);
-        let source = subject.sources.get_mut(&id).expect("joined");
-        source.window = 200 * u64::from(CHUNK);
         // A quarter of a second ahead is 20 chunks.
-        source.rate = Some(80.0 * f64::from(CHUNK));
+        join_known(&mut subject, id, 80.0, &mut out);
     }
     subject.handle(ms(1), Event::Have(1, (0..200).collect()), &mut out);
     let mut owed = gets(&std::mem::take(&mut out));
