@@ -72,7 +72,7 @@ async fn manifest(node: &Arc<Node>, name: &str, events: &Events) -> Result<(), F
         .iter_mut()
         .for_each(|holder| holder.source = node.reachable(holder.source));
     let sources = holders.iter().map(|holder| holder.source).collect();
-    let found = lookup::list(node, release, sources, |_| Ahead::default()).await?;
+    let found = lookup::list(node, release, sources, Ahead::default()).await?;
     events.tell(Event::Manifest(Manifest::new(
         release,
         &found.content,

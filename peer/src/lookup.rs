@@ -15,7 +15,7 @@ use anchorage_manifest::{
     wire::{Refusal, Reply, Request},
 };
 use anyhow::{Context as _, Result, anyhow};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
@@ -339,13 +339,14 @@ pub struct Giver {
     pub ahead: Ahead,
 }
 
-/// The list of a release's content: from the store, or from the first of `sources` that has it. What `ahead` says of a
-/// source is asked of it together with the list.
+/// The list of a release's content: from the store, or from the first of `sources` that has it. What is asked `ahead` is
+/// asked of the first of all, together with the list: the others may have been dialled for chunks by then, and a second
+/// connection to one of them is not needed.
 pub async fn list(
     node: &Arc<Node>,
     release: &Release,
     sources: Vec<Source>,
-    ahead: impl Fn(Source) -> Ahead,
+    ahead: Ahead,
 ) -> Result<FoundList, Failure> {
     let slot = node.store.slot(release.content);
     if let Some(content) = slot.and_then(|slot| slot.content()) {
@@ -393,7 +394,7 @@ async fn fetch_list(
     node: &Arc<Node>,
     content: ContentId,
     sources: Vec<Source>,
-    ahead: impl Fn(Source) -> Ahead,
+    mut ahead: Ahead,
 ) -> Result<(Content, Giver)> {
     let mut sources = sources
         .into_iter()
@@ -406,7 +407,8 @@ async fn fetch_list(
         let next = sources.next();
         let is_last = next.is_none();
         if let Some(source) = next {
-            let (node, spoke, ahead) = (node.clone(), spoke.clone(), ahead(source));
+            let (node, spoke) = (node.clone(), spoke.clone());
+            let ahead = mem::take(&mut ahead);
             asking.spawn(async move {
                 let mut stream = node.dial(source).await?;
                 // Whoever has the list already listens no more.

@@ -43,7 +43,7 @@ pub async fn verify(node: &Arc<Node>, request: &Verify, events: &Events) -> Resu
     let release = signed.unverified();
     let holders = lookup::holders(&anchors, release.content).await;
     let sources = holders.iter().map(|holder| holder.source).collect();
-    let found = lookup::list(node, release, sources, |_| Ahead::default()).await?;
+    let found = lookup::list(node, release, sources, Ahead::default()).await?;
     let content = found.content;
     let path = request.path.clone();
     let comparing = spawn_blocking(move || compare(&path, &content).map(|found| (found, content)));

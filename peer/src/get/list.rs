@@ -66,12 +66,13 @@ pub(super) async fn list(
         // Nobody may want to know.
         drop(found.send(others.to_vec()));
         let asked = asked.to_vec();
-        let of_source = |source: Source| Ahead {
+        let is_anchor = asked.iter().any(|source| node.is_anchor(source.node));
+        let ahead = Ahead {
             // Others have not everything, and choose nothing.
-            any: ahead.any * u32::from(node.is_anchor(source.node)),
+            any: ahead.any * u32::from(is_anchor),
             ..ahead.clone()
         };
-        let listed = lookup::list(node, release, sources, of_source).await;
+        let listed = lookup::list(node, release, sources, ahead).await;
         drop(found.send(asked));
         match listed {
             Err(failure) if failure.exit == Exit::Incomplete && Instant::now() < deadline => {

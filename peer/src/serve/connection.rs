@@ -111,13 +111,15 @@ pub(super) async fn run(server: Arc<Server>, mut stream: TlsStream<TcpStream>) {
         admitted: BTreeMap::new(),
     };
     let reading = async {
-        let end = connection.read().await;
-        outbox.close(match end {
-            Err(End::Refused(refusal)) => Some(refusal),
-            Ok(()) | Err(End::Gone) => None,
-        });
-        // A reader that has ended leaves the last words to the writer.
-        std::future::pending::<()>().await;
+        match connection.read().await {
+            Err(End::Refused(refusal)) => {
+                outbox.close(refusal);
+                // The last words are the sender's.
+                std::future::pending::<()>().await;
+            }
+            // Nobody takes what is still to be sent, and what was chosen for this asker is in nobody's hands.
+            Ok(()) | Err(End::Gone) => {}
+        }
     };
     tokio::select! {
         () = reading => {}
@@ -446,5 +448,62 @@ impl Server {
             // Nobody listens any more when the process is on its way out.
             drop(deposits.send(Deposit::Stored { content, index }).await);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{dial::dial, identity::Identity, serve::Share, tls};
+    use anchorage_manifest::{Source, codec, wire::ALPN_CHUNKS};
+    use tokio::{net::TcpListener, time::sleep};
+    use tokio_rustls::TlsAcceptor;
+
+    #[tokio::test]
+    async fn who_hangs_up_while_a_chunk_waits_for_its_turn_is_no_asker_any_more() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let store = Store::open(directory.path())?;
+        let bytes = [7; 1_024];
+        let geometry = Geometry::new(1_024, 1_024)?;
+        let content = Content::new(geometry, Hash::of(&bytes), vec![Hash::of(&bytes)])?;
+        store.create(&content, &Place::inside())?.store(0, &bytes)?;
+        let content = content.id();
+        let server = Server::new(store, None, Share::whole());
+        let mut grants = Vec::new();
+        let at_once = Duration::from_millis(50);
+        while let Ok(grant) = timeout(at_once, server.slot(server.asker(), content, None)).await {
+            grants.push(grant);
+        }
+        let (own, theirs) = (Identity::from_seed([1; 32]), Identity::from_seed([2; 32]));
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let source = Source {
+            node: own.id(),
+            address: listener.local_addr()?,
+        };
+        let acceptor = TlsAcceptor::from(tls::server_config(&own, &[ALPN_CHUNKS])?);
+        let serving = server.clone();
+        tokio::spawn(async move {
+            let (socket, _) = listener.accept().await?;
+            serving.serve(acceptor.accept(socket).await?).await;
+            anyhow::Ok(())
+        });
+        let (mut reader, mut writer) = dial(&theirs, source).await?.split();
+        let have = Bitmap::empty(1);
+        let mut asks = codec::frame(&Ask::Interested { content, have });
+        asks.extend(codec::frame(&Ask::Any { content }));
+        writer.write_all(&asks).await?;
+        writer.flush().await?;
+        let answer = framed::expect(&mut reader, FRAME_SIZE_MAX).await?;
+        assert!(matches!(answer, Answer::Bitmap { .. }), "{answer:?}");
+        assert!(!server.audiences().is_empty());
+        drop((reader, writer));
+        let gone = async {
+            while !server.audiences().is_empty() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), gone)
+            .await
+            .context("the asker is still there")
     }
 }

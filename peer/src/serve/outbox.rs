@@ -117,14 +117,12 @@ impl Outbox {
         );
     }
 
-    /// No more will come; what is there is still sent, and after it a refusal if there is one.
-    pub(super) fn close(&self, refusal: Option<Refusal>) {
+    /// No more will come; what is there is still sent, and after it the refusal.
+    pub(super) fn close(&self, refusal: Refusal) {
         let mut queue = self.queue();
-        if let Some(refusal) = refusal {
-            queue
-                .items
-                .push_back(Item::Answer(Answer::Refused { refusal }));
-        }
+        queue
+            .items
+            .push_back(Item::Answer(Answer::Refused { refusal }));
         queue.closed = true;
         drop(queue);
         self.wake.notify_one();
