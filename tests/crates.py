@@ -19,7 +19,7 @@ SOURCE = "registry+https://github.com/rust-lang/crates.io-index"
 # Crates that may be there in several versions, because we cannot change who asks for them.
 SEVERAL = {"syn", "getrandom", "rand_core", "windows-sys", "windows-targets", "windows-link", "r-efi", "wasip2", "hashbrown"}
 # Crates that are replaced by what std or the workspace has.
-BANNED = {"openssl", "openssl-sys", "native-tls", "ring", "lazy_static", "once_cell_serde"}
+BANNED = {"openssl", "openssl-sys", "native-tls", "lazy_static", "once_cell_serde"}
 
 
 def free(expression):

@@ -3,6 +3,7 @@
 //! Both sides always prove their key. A dialler says which key it expects; a listener takes any and is told
 //! whose it was.
 
+mod aead;
 mod record;
 mod stream;
 

@@ -7,10 +7,8 @@
 //! into the buffer that is hashed, and sealed into the buffer that the kernel takes. The bytes on the wire are the
 //! same. Keys are not renewed: a connection ends long before the limit of RFC 8446, 5.5.
 
-use aws_lc_rs::{
-    aead::{AES_128_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
-    error::Unspecified,
-};
+use super::aead::{Aead, NONCE_SIZE};
+use aws_lc_rs::error::Unspecified;
 use rustls::{ConnectionTrafficSecrets, Error};
 use std::io;
 
@@ -27,7 +25,7 @@ pub(super) const OVERHEAD_SIZE: usize = 1 + TAG_SIZE;
 pub(super) const RECORD_SIZE_MAX: usize = HEADER_SIZE + PLAIN_SIZE_MAX + 256;
 
 /// Bytes of the tag of every AEAD in use.
-const TAG_SIZE: usize = 16;
+pub(super) const TAG_SIZE: usize = 16;
 
 /// Records under one key (RFC 8446, 5.5, allows 2^24.5 of full size for AES-GCM): 256 GiB of chunks.
 const RECORDS_MAX: u64 = 1 << 24;
@@ -40,8 +38,8 @@ const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 
 /// One direction's key and the number of its next record.
 pub(super) struct Key {
-    aead: LessSafeKey,
-    iv: [u8; NONCE_LEN],
+    aead: Aead,
+    iv: [u8; NONCE_SIZE],
     sequence: u64,
 }
 
@@ -56,16 +54,19 @@ pub(super) enum Opened {
 
 impl Key {
     pub(super) fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, Error> {
-        let (algorithm, key, iv) = match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+        let (aead, iv) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => {
+                (Aead::aes_128_gcm(key.as_ref()), iv)
+            }
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
+                (Aead::chacha20_poly1305(key.as_ref()), iv)
+            }
             _ => return Err(Error::General("a cipher that was not offered".into())),
         };
-        let unusable = |_| Error::General("a key of the wrong size".into());
-        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(unusable)?;
+        let unusable = |Unspecified| Error::General("a key of the wrong size".into());
         let iv = iv.as_ref().try_into();
         Ok(Self {
-            aead: LessSafeKey::new(key),
+            aead: aead.map_err(unusable)?,
             iv: iv.map_err(|_| Error::General("a nonce of the wrong size".into()))?,
             sequence,
         })
@@ -89,10 +90,9 @@ impl Key {
         let header = [TYPE_DATA, 3, 3, high, low];
         let (head, body) = out[..HEADER_SIZE + body_size].split_at_mut(HEADER_SIZE);
         head.copy_from_slice(&header);
-        let (cipher, end) = body.split_at_mut(plain.len());
         let nonce = self.next_nonce()?;
         self.aead
-            .seal_out_of_place_scatter(nonce, Aad::from(header), plain, cipher, &[kind], end)
+            .seal(nonce, header, plain, kind, body)
             .map_err(|Unspecified| io::Error::other("a record cannot be sealed"))?;
         Ok(HEADER_SIZE + body_size)
     }
@@ -100,11 +100,10 @@ impl Key {
     /// Opens a whole record into `out`, which has room for a byte more than there are of the stream.
     pub(super) fn open_into(&mut self, record: &[u8], out: &mut [u8]) -> io::Result<Opened> {
         let (header, body) = split(record)?;
-        let (cipher, tag) = body.split_at(body.len() - TAG_SIZE);
-        let plain = &mut out[..cipher.len()];
+        let plain = &mut out[..body.len() - TAG_SIZE];
         let nonce = self.next_nonce()?;
         self.aead
-            .open_separate_gather(nonce, Aad::from(header), cipher, tag, plain)
+            .open_into(nonce, header, body, plain)
             .map_err(|Unspecified| forged())?;
         opened(plain)
     }
@@ -115,24 +114,24 @@ impl Key {
         let nonce = self.next_nonce()?;
         let plain = self
             .aead
-            .open_in_place(nonce, Aad::from(header), &mut record[HEADER_SIZE..])
+            .open_in_place(nonce, header, &mut record[HEADER_SIZE..])
             .map_err(|Unspecified| forged())?;
         opened(plain)
     }
 
-    fn next_nonce(&mut self) -> io::Result<Nonce> {
+    fn next_nonce(&mut self) -> io::Result<[u8; NONCE_SIZE]> {
         if self.sequence >= RECORDS_MAX {
             return Err(io::Error::other("as much was sent as one key may protect"));
         }
         let mut nonce = self.iv;
-        for (byte, number) in nonce[NONCE_LEN - 8..]
+        for (byte, number) in nonce[NONCE_SIZE - 8..]
             .iter_mut()
             .zip(self.sequence.to_be_bytes())
         {
             *byte ^= number;
         }
         self.sequence += 1;
-        Ok(Nonce::assume_unique_for_key(nonce))
+        Ok(nonce)
     }
 }
 
