@@ -242,7 +242,7 @@ impl Supervisor {
             Task::Transfer(index) => Order::StartTransfer(crate::order::TransferStart {
                 seed: settings.identity.seed(),
                 store: settings.home.store(),
-                share: settings.share.part_of_store(index.into(), transfers.into()),
+                share: settings.share.of_sibling(index.into(), transfers.into()),
             }),
         }
     }

@@ -1,24 +1,23 @@
 //! Which part of a content a server gives out first, where several servers have all of it.
 //!
-//! Servers that do not know of each other's gifts would each give out everything once. Each begins with a part
+//! Servers that do not know of each other's gifts would each give out everything once. Each gives out a part
 //! of its own, so that together they give out everything once. The parts are interleaved: whoever gets a part
 //! from each gets the file more or less from its beginning to its end, and can use and hash it as it comes.
 //!
-//! Servers with one store do know of each other's gifts (see `given`). One that is done with its part helps the others
-//! with theirs, so that all of them are done at the same time.
+//! Servers with one store do know of each other's gifts (see `given`). They have one part together, and whoever of
+//! them is asked next gives out the next chunk: none of them lags behind, and the file's hash with it.
 
 use anchorage_manifest::limits::CHUNKS_MAX;
 use serde::{Deserialize, Serialize};
 use std::{iter::StepBy, ops::Range};
 
-/// A part of every content, of equal size for every server.
+/// A part of every content, of equal size for every store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     index: u32,
     of: u32,
-    /// How many parts, this one included, belong to servers with the same store: those whose index
-    /// divided by it is the same.
-    siblings: u32,
+    /// Which of the servers with the same store this is; none if it is the only one.
+    sibling: Option<u32>,
 }
 
 impl Share {
@@ -27,7 +26,7 @@ impl Share {
         Self {
             index: 0,
             of: 1,
-            siblings: 1,
+            sibling: None,
         }
     }
 
@@ -42,37 +41,29 @@ impl Share {
             (Some(parts @ 1..=CHUNKS_MAX), Ok(of), Ok(index)) if index < of => Self {
                 index: self.index * of + index,
                 of: parts,
-                siblings: 1,
+                sibling: None,
             },
             _ => self,
         }
     }
 
-    /// [`Share::part`] of a server that has its store in common with those of the other parts.
+    /// The same share for server `index` of `of`, which have a store in common.
     #[must_use]
-    pub fn part_of_store(self, index: usize, of: usize) -> Self {
-        let part = self.part(index, of);
+    pub fn of_sibling(self, index: u32, of: u32) -> Self {
         Self {
-            siblings: part.of / self.of,
-            ..part
+            sibling: (of > 1).then_some(index),
+            ..self
         }
     }
 
     /// Which of the servers with the same store this is; none if it is the only one.
     pub fn sibling(self) -> Option<u32> {
-        (self.siblings > 1).then_some(self.index % self.siblings)
+        self.sibling
     }
 
     /// The chunks of the share, of so many in all.
     pub fn chunks(self, chunks: u32) -> StepBy<Range<u32>> {
         (self.index..chunks).step_by(self.of as usize)
-    }
-
-    /// The chunks of the shares of all other servers with the same store.
-    pub fn others(self, chunks: u32) -> impl Iterator<Item = u32> {
-        let first = self.index - self.index % self.siblings;
-        let others = (first..first + self.siblings).filter(move |&index| index != self.index);
-        others.flat_map(move |index| Self { index, ..self }.chunks(chunks))
     }
 }
 
@@ -92,18 +83,11 @@ mod tests {
                 .collect();
             all.sort_unstable();
             assert!(all.into_iter().eq(0..chunks));
-            let one = Share::whole().part(1, 2).part_of_store(2, 3);
-            assert_eq!(one.sibling(), Some(2));
-            let mut family: Vec<u32> = one.chunks(chunks).chain(one.others(chunks)).collect();
-            family.sort_unstable();
-            assert!(
-                family
-                    .into_iter()
-                    .eq((0..chunks).filter(|index| index % 6 >= 3))
-            );
         }
-        let alone = Share::whole().part(1, 2).part_of_store(0, 1);
-        assert_eq!((alone.sibling(), alone.others(9).count()), (None, 0));
+        let one = Share::whole().part(1, 2).of_sibling(2, 3);
+        assert_eq!(one.sibling(), Some(2));
+        assert!(one.chunks(9).eq([1, 3, 5, 7]));
+        assert_eq!(Share::whole().of_sibling(0, 1), Share::whole());
         assert_eq!(Share::whole().part(3, 2), Share::whole());
     }
 }

@@ -34,12 +34,16 @@ sockopt_impl!(
     usize
 );
 
-/// Least and most bytes that are received at a time.
-const RECEIVE_SIZE: Range<usize> = 20 << 10..256 << 10;
+/// Least and most bytes that are received at a time: at most two packets as they are sent here, since what is received
+/// is to lie in a small second cache still when it is opened.
+const RECEIVE_SIZE: Range<usize> = 20 << 10..2 * RECORDS_SENT_MAX * SEALED_SIZE_MAX;
 
 /// Bytes that the kernel is given at a time, at most: what it can send as one packet, to be cut by the network card
 /// (44 segments on Ethernet). Of what is more, the rest would be a packet of its own, for which pacing sets a timer.
 const SEND_SIZE_MAX: usize = 44 * 1448;
+
+/// Records of full size among these.
+const RECORDS_SENT_MAX: usize = SEND_SIZE_MAX / SEALED_SIZE_MAX;
 
 /// Bytes of a record of full size.
 const SEALED_SIZE_MAX: usize = HEADER_SIZE + PLAIN_SIZE_MAX + OVERHEAD_SIZE;
