@@ -15,6 +15,7 @@ mod stream;
 mod verifier;
 
 use crate::{
+    buffers::Buffer,
     event::{Done, Event, Events, Share},
     failure::{Exit, Failure},
     file_path::FilePath,
@@ -360,7 +361,7 @@ fn holds(path: &Path, content: &Content) -> std::io::Result<bool> {
     if size != content.geometry().size() {
         return Ok(false);
     }
-    let mut buffer = vec![0; content.geometry().chunk_size() as usize];
+    let mut buffer = Buffer::new(content.geometry().chunk_size() as usize);
     for (index, hash) in (0..).zip(content.chunks()) {
         let extent = content
             .geometry()

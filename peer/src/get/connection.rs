@@ -5,7 +5,7 @@
 
 use super::{gathering::Dialled, verifier::Arrival};
 use crate::{
-    buffers::Buffers,
+    buffers::{Buffer, Buffers},
     dial, framed,
     node::Node,
     scheduler::SourceId,
@@ -315,7 +315,7 @@ async fn read(name: &Name, id: SourceId, mut reader: Reader) -> Result<()> {
 }
 
 /// Reads a chunk's bytes, telling now and then that they come.
-async fn receive(shared: &Shared, id: SourceId, reader: &mut Reader, size: u32) -> Result<Vec<u8>> {
+async fn receive(shared: &Shared, id: SourceId, reader: &mut Reader, size: u32) -> Result<Buffer> {
     let mut bytes = shared.buffers.take(size);
     let mut filled = 0;
     let mut told = 0;

@@ -11,6 +11,7 @@
 //! ```
 
 use crate::{
+    buffers::Buffer,
     sha256::{Running, update_both, update_both_with},
     store::Slot,
 };
@@ -38,7 +39,7 @@ pub(super) struct Prefix {
     kept: u64,
     /// A state that is to be kept as soon as all of it is written.
     to_keep: Option<Running>,
-    buffer: Vec<u8>,
+    buffer: Buffer,
     /// The chunk after the last that came, and how many came in order before it.
     next: u32,
     in_order: u32,
@@ -58,7 +59,7 @@ impl Prefix {
             kept: hash.size(),
             to_keep: None,
             hash,
-            buffer: Vec::new(),
+            buffer: Buffer::default(),
             next: 0,
             in_order: 0,
             in_order_min: IN_ORDER,
@@ -151,7 +152,7 @@ impl Prefix {
         let behind = verified(&self.slot).saturating_sub(self.hash.size());
         let count = usize::try_from(behind).map_or(limit, |behind| behind.min(limit));
         if self.buffer.len() < count {
-            self.buffer.resize(count, 0);
+            self.buffer.resize(count);
         }
         self.slot
             .file()

@@ -11,7 +11,11 @@ use super::{
     connection::{Report, Reports},
     prefix::Prefix,
 };
-use crate::{buffers::Buffers, scheduler::SourceId, store::Slot};
+use crate::{
+    buffers::{Buffer, Buffers},
+    scheduler::SourceId,
+    store::Slot,
+};
 use anchorage_manifest::Hash;
 use anyhow::Result;
 use std::{
@@ -27,7 +31,7 @@ use tokio::sync::{
 pub(super) struct Arrival {
     pub(super) from: SourceId,
     pub(super) index: u32,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Buffer,
     /// Its part of the memory for what is on its way to the disk; this is what bounds the queues.
     pub(super) permit: OwnedSemaphorePermit,
 }

@@ -9,7 +9,7 @@
 
 use super::geometry;
 use crate::{
-    buffers::Buffers,
+    buffers::{Buffer, Buffers},
     failure::{Exit, Failure},
     sha256::{Running, update_both_with},
     store::Stamp,
@@ -18,7 +18,7 @@ use anchorage_manifest::{Content, Hash};
 use anyhow::{Context as _, Result, anyhow};
 use std::{
     fs::File,
-    io::Read,
+    io::{self, Read},
     mem,
     path::Path,
     sync::mpsc::{self, TrySendError},
@@ -67,7 +67,7 @@ pub(super) fn hash(
 
 /// Bytes on their way from the disk.
 struct Piece {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     /// The hashes of the chunks that end in it, if the disk's thread has made them.
     ended: Option<Vec<Hash>>,
 }
@@ -90,12 +90,13 @@ fn hash_both(
         let mut own = Chunks::new(chunk_size);
         let mut done = 0;
         loop {
-            let mut bytes = buffers.take(0);
-            let size = piece_size(done, chunk_size as u64);
-            let count = file.by_ref().take(size).read_to_end(&mut bytes)?;
+            let size = u32::try_from(piece_size(done, chunk_size as u64));
+            let mut bytes = buffers.take(size.expect("a piece is small"));
+            let count = read_all(&mut file, &mut bytes)?;
             if count == 0 {
                 break;
             }
+            bytes.resize(count);
             let begins_chunk = done.is_multiple_of(chunk_size as u64);
             hand_over(bytes, begins_chunk, &pieces, &mut own);
             done += count as u64;
@@ -103,12 +104,26 @@ fn hash_both(
         }
         if let Some(hash) = own.end_chunk() {
             let ended = Some(vec![hash]);
-            let bytes = Vec::new();
+            let bytes = Buffer::default();
             drop(pieces.send(Piece { bytes, ended }));
         }
         drop(pieces);
         hashing.join().map_err(|_| anyhow!("BUG: hashing panicked"))
     })
+}
+
+/// Fills `bytes` as far as there is something to read; how far.
+fn read_all(file: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while count < bytes.len() {
+        match file.read(&mut bytes[count..]) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
 }
 
 /// Bytes of the piece that begins at `done`: it ends with a chunk, if it reaches the end of one.
@@ -122,7 +137,7 @@ fn piece_size(done: u64, chunk_size: u64) -> u64 {
 
 /// Gives the other thread a piece; if that thread is behind when a chunk begins, all of the chunk is hashed before.
 fn hand_over(
-    bytes: Vec<u8>,
+    bytes: Buffer,
     begins_chunk: bool,
     pieces: &mpsc::SyncSender<Piece>,
     own: &mut Chunks,

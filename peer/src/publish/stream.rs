@@ -3,6 +3,7 @@
 
 use super::upload::{answer, offer, put, read};
 use crate::{
+    buffers::Buffer,
     dial, framed,
     node::Node,
     session::Session,
@@ -116,7 +117,7 @@ async fn send(
     slot.watch(Arc::downgrade(&watcher));
     let content = slot.id();
     let mut told = 0;
-    let mut buffer = Vec::new();
+    let mut buffer = Buffer::default();
     for index in 0..slot.geometry().chunks() {
         while !slot.has(index) {
             tokio::select! {

@@ -1,6 +1,7 @@
 //! Bringing a content's chunks to an anchor: what it lacks, pipelined, and again where a connection broke.
 
 use crate::{
+    buffers::Buffer,
     dial, framed,
     node::Node,
     session::Session,
@@ -136,11 +137,11 @@ async fn send(
     mut writer: Writer,
     missing: Vec<u32>,
 ) -> Result<std::convert::Infallible> {
-    let mut spare = Vec::new();
+    let mut spare = Buffer::default();
     let mut chunks = missing.into_iter();
     let mut next = chunks
         .next()
-        .map(|index| (index, read(&slot, index, Vec::new())));
+        .map(|index| (index, read(&slot, index, Buffer::default())));
     while let Some((index, reading)) = next {
         let bytes = reading.await?;
         next = chunks
@@ -162,13 +163,13 @@ async fn send(
 pub(super) fn read(
     slot: &Arc<Slot>,
     index: u32,
-    mut bytes: Vec<u8>,
-) -> impl Future<Output = Result<Vec<u8>>> {
+    mut bytes: Buffer,
+) -> impl Future<Output = Result<Buffer>> {
     let slot = slot.clone();
     let reading = spawn_blocking(move || {
         let extent = slot.geometry().extent(index);
         let size = extent.context("chunk past the end")?.size;
-        bytes.resize(size as usize, 0);
+        bytes.resize(size as usize);
         slot.read(index, 0, &mut bytes).map(|()| bytes)
     });
     async { reading.await.context("BUG: reading panicked")? }

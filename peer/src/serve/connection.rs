@@ -7,6 +7,7 @@ use super::{
     sender,
 };
 use crate::{
+    buffers::Buffer,
     framed,
     store::{Place, Slot, Store},
     tls::{Reader, Stream},
@@ -368,7 +369,7 @@ impl Connection {
         Ok(())
     }
 
-    async fn body(&mut self, size: u32) -> Result<Vec<u8>, End> {
+    async fn body(&mut self, size: u32) -> Result<Buffer, End> {
         let mut bytes = self.server.buffers.take(size);
         self.stream.expect(bytes.len());
         match timeout(BODY_DEADLINE, self.stream.read_exact(&mut bytes)).await {

@@ -11,7 +11,7 @@ use super::{
     line::Leaving,
     outbox::{Item, News, Next, Outbox},
 };
-use crate::{store::Slot, tls::Writer};
+use crate::{buffers::Buffer, store::Slot, tls::Writer};
 use anchorage_manifest::{ContentId, codec, wire::Answer};
 use anyhow::{Context as _, Result};
 use std::{mem, pin::pin, sync::Arc, time::Duration};
@@ -32,7 +32,7 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(60);
 /// Bytes to write, of a message or of a file.
 struct Piece {
     head: Vec<u8>,
-    body: Vec<u8>,
+    body: Buffer,
     /// Whether this is the end of what belongs together.
     is_last: bool,
     /// The slot of its chunk, shared with the chunk's other pieces.
@@ -176,7 +176,7 @@ impl Loader {
         }
         // The chunk was cancelled meanwhile.
         drop(grant);
-        self.ahead.is_empty() || self.send(Vec::new(), Vec::new()).await
+        self.ahead.is_empty() || self.send(Vec::new(), Buffer::default()).await
     }
 
     /// Loads an item; a chunk has been granted a slot.
@@ -188,7 +188,7 @@ impl Loader {
                 let body = list.encode();
                 let size = u32::try_from(body.len()).expect("a list is far below 4 GiB");
                 let frame = codec::frame(&Answer::List { content, size });
-                self.send(frame, body).await
+                self.send(frame, body.into()).await
             }
             Item::Bitmap(slot) => self.answer(&outbox.bitmap(&slot)).await,
             Item::Chunk(slot, index) => {
@@ -203,15 +203,15 @@ impl Loader {
     }
 
     async fn news(&mut self, news: News) -> bool {
-        self.send(frames(news), Vec::new()).await
+        self.send(frames(news), Buffer::default()).await
     }
 
     async fn answer(&mut self, answer: &Answer) -> bool {
-        self.send(codec::frame(answer), Vec::new()).await
+        self.send(codec::frame(answer), Buffer::default()).await
     }
 
     /// A message and the raw bytes that belong to it, if any, behind those that were to go with whatever comes next.
-    async fn send(&mut self, frame: Vec<u8>, body: Vec<u8>) -> bool {
+    async fn send(&mut self, frame: Vec<u8>, body: Buffer) -> bool {
         let piece = Piece {
             head: self.behind_others(frame),
             body,
@@ -269,7 +269,7 @@ impl Loader {
     }
 
     /// Reads a piece of a chunk; on this thread, if it is in memory.
-    async fn read(&self, slot: &Arc<Slot>, index: u32, within: u32, size: u32) -> Result<Vec<u8>> {
+    async fn read(&self, slot: &Arc<Slot>, index: u32, within: u32, size: u32) -> Result<Buffer> {
         let mut body = self.server.buffers.take(size);
         if slot.read_now(index, within, &mut body)? {
             return Ok(body);
@@ -349,7 +349,7 @@ mod tests {
             size: 1_024,
         };
         assert_eq!(messages(&piece.head)?, [news(content), chunk]);
-        assert_eq!(piece.body, [7; 1_024]);
+        assert_eq!(*piece.body, [7; 1_024]);
         Ok(())
     }
 

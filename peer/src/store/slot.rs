@@ -9,7 +9,7 @@ use super::{
     growing::Growing,
     place::{Place, Stamp},
 };
-use crate::file_path::FilePath;
+use crate::{buffers::Buffer, file_path::FilePath};
 use anchorage_manifest::{Bitmap, Content, ContentId, Draft, Geometry, Hash, Signature};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
@@ -376,7 +376,7 @@ impl Slot {
     /// Reads the file again and marks what matches, nothing else. Blocks for as long as that takes.
     pub fn recheck(&self) -> Result<()> {
         let file = self.state().file.clone();
-        let mut buffer = vec![0; self.geometry().chunk_size() as usize];
+        let mut buffer = Buffer::new(self.geometry().chunk_size() as usize);
         let mut good = Vec::new();
         for index in 0..self.geometry().chunks() {
             let extent = self

@@ -72,7 +72,7 @@ impl Aead {
             #[cfg(target_arch = "x86_64")]
             Self::Ring(key) => {
                 let (text, tag_out) = out.split_at_mut(plain.len() + 1);
-                text[..plain.len()].copy_from_slice(plain);
+                copy(&mut text[..plain.len()], plain);
                 text[plain.len()] = last;
                 let nonce = ring::aead::Nonce::assume_unique_for_key(nonce);
                 let aad = ring::aead::Aad::from(header);
@@ -101,7 +101,7 @@ impl Aead {
             }
             #[cfg(target_arch = "x86_64")]
             Self::Ring(key) => {
-                out.copy_from_slice(cipher);
+                copy(out, cipher);
                 let nonce = ring::aead::Nonce::assume_unique_for_key(nonce);
                 let aad = ring::aead::Aad::from(header);
                 key.open_in_place_separate_tag(nonce, aad, (*tag).into(), out, 0..)
@@ -130,6 +130,15 @@ impl Aead {
                     .map_err(|ring::error::Unspecified| Unspecified)
             }
         }
+    }
+}
+
+/// Copies as many bytes, by vectors. What is larger than these pieces, glibc copies with `rep movsb`, at a third of the rate
+/// on AMD's Zen 3 where source and destination lie a few bytes apart modulo a page, as those of a record do.
+#[cfg(target_arch = "x86_64")]
+fn copy(to: &mut [u8], from: &[u8]) {
+    for (to, from) in to.chunks_mut(2 << 10).zip(from.chunks(2 << 10)) {
+        to.copy_from_slice(from);
     }
 }
 

@@ -5,7 +5,7 @@
 //! in large pieces. Nodes on fast lines, and many nodes on one machine, would else spend their time waking up.
 
 use super::record::{self, HEADER_SIZE, Key, OVERHEAD_SIZE, Opened, PLAIN_SIZE_MAX};
-use crate::buffers::Buffers;
+use crate::buffers::{Buffer, Buffers};
 use anyhow::{Result, ensure};
 use nix::{libc, setsockopt_impl, sockopt_impl, sys::socket::setsockopt};
 use rustls::Connection;
@@ -67,7 +67,7 @@ pub struct Stream {
 pub struct Reader {
     socket: OwnedReadHalf,
     key: Key,
-    buffer: Vec<u8>,
+    buffer: Buffer,
     /// What of the buffer came and is not opened yet.
     cipher: Range<usize>,
     /// What of the buffer is opened and not taken yet.
@@ -91,7 +91,7 @@ struct Wakes {
 pub struct Writer {
     socket: OwnedWriteHalf,
     key: Key,
-    buffer: Vec<u8>,
+    buffer: Buffer,
     /// What of the buffer is sealed and not sent yet.
     sealed: Range<usize>,
     written: u64,
@@ -117,7 +117,7 @@ impl Stream {
             reader: Reader {
                 socket: receiving,
                 key: Key::new(keys.rx)?,
-                buffer: Vec::new(),
+                buffer: Buffer::default(),
                 cipher: 0..0,
                 plain: 0..0,
                 is_ended: false,
@@ -131,7 +131,7 @@ impl Stream {
             writer: Writer {
                 socket: sending,
                 key: Key::new(keys.tx)?,
-                buffer: Vec::new(),
+                buffer: Buffer::default(),
                 sealed: 0..0,
                 written: 0,
                 is_ended: false,
@@ -196,7 +196,7 @@ impl Reader {
         self.buffer.copy_within(self.cipher.clone(), 0);
         self.cipher = 0..self.cipher.len();
         if self.buffer.is_empty() {
-            self.buffer.resize(RECEIVE_SIZE.start, 0);
+            self.buffer.resize(RECEIVE_SIZE.start);
         }
         let mut room = ReadBuf::new(&mut self.buffer[self.cipher.end..]);
         let received = Pin::new(&mut self.socket).poll_read(context, &mut room);
@@ -213,7 +213,7 @@ impl Reader {
         self.cipher.end += count;
         if left == 0 {
             let size = (2 * self.buffer.len()).min(RECEIVE_SIZE.end);
-            self.buffer.resize(size, 0);
+            self.buffer.resize(size);
         }
         Poll::Ready(Ok(()))
     }
@@ -298,7 +298,7 @@ impl Writer {
     /// one that was used before, since clearing one costs more than sealing.
     fn grow(&mut self, needed: usize) {
         if needed <= SMALL_SIZE {
-            self.buffer.resize(needed, 0);
+            self.buffer.resize(needed);
             return;
         }
         let mut large = SPARE.take(u32::try_from(SEND_SIZE_MAX).expect("some records"));
