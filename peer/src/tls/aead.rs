@@ -21,7 +21,8 @@ pub(super) type Header = [u8; HEADER_SIZE];
 pub(super) enum Aead {
     AwsLc(LessSafeKey),
     #[cfg(target_arch = "x86_64")]
-    Ring(ring::aead::LessSafeKey),
+    /// A key of ring's has its tables within it, AWS-LC's behind a pointer.
+    Ring(Box<ring::aead::LessSafeKey>),
 }
 
 impl Aead {
@@ -49,7 +50,7 @@ impl Aead {
     #[cfg(target_arch = "x86_64")]
     fn ring_aes_128_gcm(key: &[u8]) -> Result<Self, Unspecified> {
         ring::aead::UnboundKey::new(&ring::aead::AES_128_GCM, key)
-            .map(|key| Self::Ring(ring::aead::LessSafeKey::new(key)))
+            .map(|key| Self::Ring(Box::new(ring::aead::LessSafeKey::new(key))))
             .map_err(|ring::error::Unspecified| Unspecified)
     }
 
