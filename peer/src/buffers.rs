@@ -12,7 +12,7 @@ const KEPT_MAX: usize = 8;
 /// does, AMD's Zen 3 copies a file's pages into it at 1.4 GB/s, else at 4.5 (`rep movsb`, with which the kernel copies).
 const PAGE_SIZE: usize = 4 << 10;
 
-/// Bytes, which begin with a page if they are a page or more.
+/// Bytes, which begin with a page once they have grown to one. What is made of a vector stays where it lies until it grows.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     memory: Vec<u8>,
