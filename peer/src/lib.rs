@@ -23,7 +23,7 @@ pub mod run;
 pub mod scheduler;
 pub mod serve;
 pub mod session;
-mod sha256;
+pub mod sha256;
 pub mod store;
 mod stragglers;
 pub mod time;

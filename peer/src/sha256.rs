@@ -22,11 +22,11 @@ use anchorage_manifest::Hash;
 use sha2::block_api::compress256;
 
 /// Bytes of a block.
-pub(crate) const BLOCK_SIZE: usize = 64;
+pub const BLOCK_SIZE: usize = 64;
 
 /// A hash on its way through a stream; its state can be kept between two blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Running {
+pub struct Running {
     state: [u32; 8],
     /// Bytes so far.
     size: u64,
@@ -55,12 +55,12 @@ impl Default for Running {
 
 impl Running {
     /// Bytes hashed so far.
-    pub(crate) fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.size
     }
 
     /// Goes on with `bytes`.
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+    pub fn update(&mut self, bytes: &[u8]) {
         let bytes = self.complete_block(bytes);
         let (blocks, rest) = bytes.as_chunks();
         compress256(&mut self.state, blocks);
@@ -69,7 +69,7 @@ impl Running {
     }
 
     /// The hash of everything.
-    pub(crate) fn finish(mut self) -> Hash {
+    pub fn finish(mut self) -> Hash {
         let bits = self.size.wrapping_mul(8);
         let filled = self.filled();
         // A one, zeros up to the end of a block but eight bytes, and there the number of bits.
@@ -90,7 +90,7 @@ impl Running {
     }
 
     /// The state, if it is between two blocks: bytes hashed so far and eight words, all big-endian.
-    pub(crate) fn to_bytes(&self) -> Option<[u8; 40]> {
+    pub fn to_bytes(&self) -> Option<[u8; 40]> {
         if self.filled() > 0 {
             return None;
         }
@@ -104,7 +104,7 @@ impl Running {
     }
 
     /// A state that was kept; none if it cannot be one.
-    pub(crate) fn from_bytes(bytes: &[u8; 40]) -> Option<Self> {
+    pub fn from_bytes(bytes: &[u8; 40]) -> Option<Self> {
         let (size, state) = bytes.split_first_chunk::<8>()?;
         let mut running = Self {
             size: u64::from_be_bytes(*size),
@@ -148,7 +148,7 @@ impl Running {
 /// Goes on with two hashes, each with bytes of its own.
 ///
 /// Side by side as far as both stand between two blocks and have blocks left; the rest one after the other.
-pub(crate) fn update_both(
+pub fn update_both(
     one: &mut Running,
     mut bytes_of_one: &[u8],
     other: &mut Running,
@@ -165,7 +165,7 @@ pub(crate) fn update_both(
 }
 
 /// Goes on with two hashes, both with the same bytes: [`update_both`], and quicker.
-pub(crate) fn update_both_with(mut bytes: &[u8], one: &mut Running, other: &mut Running) {
+pub fn update_both_with(mut bytes: &[u8], one: &mut Running, other: &mut Running) {
     let (blocks, rest) = bytes.as_chunks();
     if compress_both(one, other, [blocks]) {
         bytes = rest;

@@ -166,16 +166,41 @@ class Chain(System):
         return "plaintext, no chunks, no checks, no recovery; 256 KiB at a time"
 
     def prepare(self, origins):
-        words = [HERE / "chain_node", "send", self.source, PORT]
+        words = self.origin_words()
         self.origin = Node(self.network, origins[0], words, self.place / "chain.err", self.is_done)
         self.origin.wait_until_ready()
         self.origin.go()
         return [self.origin.process]
 
+    def origin_words(self):
+        """The command of the first node."""
+        return [HERE / "chain_node", "send", self.source, PORT]
+
     def words(self, number):
         verb = "last" if number == self.count else "relay"
         return [HERE / "chain_node", verb, self.file(number), PORT, self.network.address(number - 1),
                 self.source.stat().st_size]
+
+
+class VerifiedChain(Chain):
+    """The same in Rust, encrypted, hashed by chunk and as a whole: what is left of a swarm without its sharing."""
+
+    name = "relay chain, encrypted and verified"
+
+    @classmethod
+    def settings(cls, _args):
+        return "TLS 1.3, SHA-256 of chunks of 32 KiB and of the file, pwrite; nobody chooses, no recovery"
+
+    def origin_words(self):
+        return [*self.relay(self.source), "--listen", f"0.0.0.0:{PORT}"]
+
+    def words(self, number):
+        words = [*self.relay(self.file(number)), "--from", f"{self.network.address(number - 1)}:{PORT}"]
+        return words if number == self.count else [*words, "--listen", f"0.0.0.0:{PORT}"]
+
+    def relay(self, file):
+        """What all nodes have in common."""
+        return [self.args.binaries / "yardstick", "relay", "--size", self.source.stat().st_size, file]
 
 
 class Torrent(System):
@@ -297,6 +322,6 @@ class Aria2(Torrent):
 
 
 SYSTEMS = {
-    "anchorage": Anchorage, "chain": Chain, "libtorrent-tuned": LibtorrentTuned, "libtorrent": Libtorrent,
-    "libtorrent-super": LibtorrentSuper, "aria2": Aria2,
+    "anchorage": Anchorage, "chain": Chain, "verified-chain": VerifiedChain,
+    "libtorrent-tuned": LibtorrentTuned, "libtorrent": Libtorrent, "libtorrent-super": LibtorrentSuper, "aria2": Aria2,
 }

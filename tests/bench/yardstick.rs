@@ -7,6 +7,11 @@
 //! ```
 //! No protocol, no list of hashes to compare with, no hash of the whole file, no bookkeeping: what is left is what a
 //! correct program cannot do without. rustls 0.23 with aws-lc-rs and sha2, as in Anchorage.
+//!
+//! `yardstick relay` is the same for swarms, see [`relay`].
+
+#[path = "yardstick_relay.rs"]
+mod relay;
 
 use anchorage_manifest::limits::CHUNK_SIZE_MAX;
 use anchorage_peer::{identity::Identity, tls};
@@ -67,6 +72,8 @@ enum Side {
         #[arg(long, short)]
         output: PathBuf,
     },
+    /// A node of a relay chain: receives, hashes, writes and passes on; without `--from` the first, without `--listen` the last
+    Relay(relay::Relay),
 }
 
 /// First byte and end of a connection's part; 16 bytes on the wire.
@@ -115,6 +122,7 @@ impl Part {
 fn main() -> Result<()> {
     match Arguments::parse().side {
         Side::Send { listen, file } => send(listen, file),
+        Side::Relay(relay) => relay.run(),
         Side::Receive {
             from,
             size,

@@ -1,0 +1,184 @@
+//! The yardstick of `tests/bench/swarm`: a relay chain whose links are encrypted and whose nodes verify, and nothing else.
+//!
+//! ```text
+//! the file ─► first ──── TLS ────► relay ──── TLS ────► relay ──── TLS ────► … last
+//!                                  both hashes, pwrite     both hashes, pwrite
+//! ```
+//! Every node has one thread and takes a chunk at a time: it opens the chunk's records, hashes it for itself and for the
+//! whole file side by side, writes it, and passes it on from memory. Nobody chooses, nobody tells who has what, nothing is read again, and
+//! nothing would go on without a node that has failed. TLS stream and hashes are those of Anchorage: what a swarm takes
+//! beyond this is what sharing costs.
+
+use anchorage_manifest::Hash;
+use anchorage_peer::{
+    identity::Identity,
+    sha256::{Running, update_both_with},
+    tls::{self, Reader, Stream, Writer},
+};
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use std::{
+    fs::{File, OpenOptions},
+    io::{Write as _, stdin, stdout},
+    net::SocketAddr,
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+const ALPN: &[u8] = b"anchorage-relay";
+
+/// How long it is tried to reach the node before, which starts at the same moment.
+const PATIENCE: (u32, Duration) = (200, Duration::from_millis(10));
+
+/// A node of the chain. Without `--from` it is the first and sends the file, without `--listen` it is the last.
+#[derive(Args)]
+pub(crate) struct Relay {
+    /// Where the node before listens
+    #[arg(long)]
+    from: Option<SocketAddr>,
+    /// Where to wait for the node behind
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Bytes in all
+    #[arg(long)]
+    size: u64,
+    /// Bytes of a chunk
+    #[arg(long, default_value_t = 32 << 10)]
+    chunk_size: usize,
+    /// The file to read or to write
+    file: PathBuf,
+}
+
+impl Relay {
+    /// Prints `ready`, waits for a line on stdin, prints `done` when all is there and gone, and stays until it is killed.
+    pub(crate) fn run(&self) -> Result<()> {
+        ensure!(self.chunk_size > 0, "chunks of no bytes");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let listener = match self.listen {
+                Some(address) => Some(TcpListener::bind(address).await?),
+                None => None,
+            };
+            say("ready")?;
+            stdin().read_line(&mut String::new())?;
+            // Both at once: the node before waits for this one as this one for the node behind.
+            let (before, behind) = tokio::try_join!(self.dial(), accept(listener))?;
+            let (mut before, mut behind) = (before.map(Stream::split), behind.map(Stream::split));
+            let before = before.as_mut().map(|(reader, _)| reader);
+            let behind = behind.as_mut().map(|(_, writer)| writer);
+            let hash = self.pass_on(before, behind).await?;
+            say(&format!("{hash:?}"))?;
+            say("done")?;
+            std::future::pending().await
+        })
+    }
+
+    async fn dial(&self) -> Result<Option<Stream>> {
+        let Some(address) = self.from else {
+            return Ok(None);
+        };
+        let (tries, pause) = PATIENCE;
+        let mut connected = TcpStream::connect(address).await;
+        for _ in 1..tries {
+            if connected.is_ok() {
+                break;
+            }
+            sleep(pause).await;
+            connected = TcpStream::connect(address).await;
+        }
+        let socket = connected.with_context(|| format!("cannot dial {address}"))?;
+        socket.set_nodelay(true)?;
+        let config = tls::client_config(&Identity::generate()?, ALPN, None)?;
+        let connector = TlsConnector::from(config);
+        let mut stream = connector.connect(tls::server_name(), socket).await?;
+        // A word from each side, so that nothing is on its way when the stream is taken over; the next is this side's.
+        stream.write_u8(0).await?;
+        stream.flush().await?;
+        stream.read_u8().await?;
+        let (socket, connection) = stream.into_inner();
+        let mut stream = Stream::take_over(socket, connection)?;
+        stream.write_u8(0).await?;
+        stream.flush().await?;
+        Ok(Some(stream))
+    }
+
+    /// The hash of all that has come.
+    async fn pass_on(
+        &self,
+        mut before: Option<&mut Reader>,
+        mut behind: Option<&mut Writer>,
+    ) -> Result<Hash> {
+        let is_first = before.is_none();
+        let file = OpenOptions::new()
+            .read(is_first)
+            .write(!is_first)
+            .create(!is_first)
+            .open(&self.file)
+            .with_context(|| format!("cannot open {}", self.file.display()))?;
+        let mut whole = Running::default();
+        let mut block = vec![0; self.chunk_size];
+        for offset in (0..self.size).step_by(self.chunk_size) {
+            let left = usize::try_from(self.size - offset).unwrap_or(usize::MAX);
+            let chunk = &mut block[..left.min(self.chunk_size)];
+            match &mut before {
+                Some(reader) => take(reader, chunk, &mut whole, &file, offset).await?,
+                None => file.read_exact_at(chunk, offset)?,
+            }
+            if let Some(writer) = &mut behind {
+                writer.write_all(chunk).await?;
+                writer.flush().await?;
+            }
+        }
+        Ok(whole.finish())
+    }
+}
+
+async fn accept(listener: Option<TcpListener>) -> Result<Option<Stream>> {
+    let Some(listener) = listener else {
+        return Ok(None);
+    };
+    let (socket, _) = listener.accept().await?;
+    socket.set_nodelay(true)?;
+    let acceptor = TlsAcceptor::from(tls::server_config(&Identity::generate()?, &[ALPN])?);
+    let mut stream = acceptor.accept(socket).await?;
+    stream.read_u8().await?;
+    stream.write_u8(0).await?;
+    stream.flush().await?;
+    let (socket, connection) = stream.into_inner();
+    let mut stream = Stream::take_over(socket, connection)?;
+    stream.read_u8().await?;
+    Ok(Some(stream))
+}
+
+/// Receives a chunk, makes both hashes, and writes it.
+async fn take(
+    reader: &mut Reader,
+    chunk: &mut [u8],
+    whole: &mut Running,
+    file: &File,
+    offset: u64,
+) -> Result<()> {
+    reader.expect(chunk.len());
+    reader.read_exact(chunk).await?;
+    let mut own = Running::default();
+    update_both_with(chunk, &mut own, whole);
+    // There is no list to compare with; without this no hash would be needed.
+    ensure!(own.finish() != Hash([0; 32]), "a hash of zeros");
+    file.write_all_at(chunk, offset)?;
+    Ok(())
+}
+
+fn say(word: &str) -> Result<()> {
+    let mut out = stdout();
+    writeln!(out, "{word}")?;
+    Ok(out.flush()?)
+}
