@@ -123,6 +123,8 @@ pub(super) async fn run(server: Arc<Server>, mut stream: TlsStream<TcpStream>) {
         }
     };
     tokio::select! {
+        // What has been asked is answered at once.
+        biased;
         () = reading => {}
         // Whether all was said or the other side is gone: this is the end.
         _ = sender::send(server.clone(), asker, outbox.clone(), writer) => {}
@@ -472,8 +474,9 @@ mod tests {
         let server = Server::new(store, None, Share::whole());
         let mut grants = Vec::new();
         let at_once = Duration::from_millis(50);
-        while let Ok(grant) = timeout(at_once, server.slot(server.asker(), content, None)).await {
-            grants.push(grant);
+        while let Ok(grant) = timeout(at_once, server.line_up(server.asker(), content, None)).await
+        {
+            grants.push(grant?);
         }
         let (own, theirs) = (Identity::from_seed([1; 32]), Identity::from_seed([2; 32]));
         let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -20,13 +20,14 @@ pub(super) struct Grant {
 }
 
 impl Server {
-    /// Waits for a slot for a chunk that was asked for, or for one that is to be chosen.
-    pub(super) async fn slot(
+    /// A place in the line for a slot, for a chunk that was asked for or for one that is to be chosen. Whoever drops it has
+    /// gone.
+    pub(super) fn line_up(
         self: &Arc<Self>,
         asker: AskerId,
         content: ContentId,
         asked: Option<u32>,
-    ) -> Grant {
+    ) -> oneshot::Receiver<Grant> {
         let (grant, granted) = oneshot::channel();
         self.slots().wait(Waiting {
             asker,
@@ -36,8 +37,6 @@ impl Server {
         });
         self.grant();
         granted
-            .await
-            .expect("who waits is granted a slot sooner or later")
     }
 
     /// Gives out the slots that are free.

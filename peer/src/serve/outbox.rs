@@ -86,6 +86,8 @@ struct Queue {
     /// When news were last taken out, and time from then to the next if nothing else is sent.
     told: Option<Instant>,
     news_pause: Duration,
+    /// When the sender looks for news if nothing wakes it before.
+    looks_at: Option<Instant>,
     closed: bool,
 }
 
@@ -150,7 +152,7 @@ impl Outbox {
                 if queue.closed {
                     return None;
                 }
-                queue.news_due()
+                queue.look_later()
             };
             self.wait_until(due).await;
         }
@@ -164,7 +166,7 @@ impl Outbox {
                 if let Some(news) = queue.pop_news(false) {
                     return news;
                 }
-                queue.news_due()
+                queue.look_later()
             };
             self.wait_until(due).await;
         }
@@ -181,7 +183,7 @@ impl Outbox {
         }
     }
 
-    /// Waits until something has come, or until the news are due.
+    /// Waits until something has come, or until it is time to look for news.
     async fn wait_until(&self, due: Option<Instant>) {
         match due {
             Some(due) => drop(timeout_at(due, self.wake.notified()).await),
@@ -228,6 +230,19 @@ impl Queue {
         Some(next.map_or(due, |next| next.max(due)))
     }
 
+    /// When to look for news: when those that are there are due, or those that come before that would be. Where news keep
+    /// coming, so the first of them need not wake anybody.
+    fn look_later(&mut self) -> Option<Instant> {
+        self.looks_at = match self.news_since {
+            Some(_) => self.news_due(),
+            None => {
+                let next = self.told.map(|told| told + self.news_pause);
+                next.filter(|&next| next > Instant::now())
+            }
+        };
+        self.looks_at
+    }
+
     /// Entries, or a message of news, if they are due or something else goes now; what does not fit stays for the next.
     fn pop_news(&mut self, goes_now: bool) -> Option<News> {
         let is_due = self.news_due().is_some_and(|due| due <= Instant::now());
@@ -258,10 +273,15 @@ impl Watcher for Outbox {
             .saturating_mul(u32::try_from(watchers).unwrap_or(u32::MAX))
             .min(most);
         queue.news.entry(content).or_default().push(index);
-        let is_first = queue.news_since.is_none();
-        queue.news_since.get_or_insert_with(Instant::now);
+        if queue.news_since.is_some() {
+            return;
+        }
+        queue.news_since = Some(Instant::now());
+        let is_seen_in_time = queue
+            .looks_at
+            .is_some_and(|at| Some(at) <= queue.news_due());
         drop(queue);
-        if is_first {
+        if !is_seen_in_time {
             self.wake.notify_one();
         }
     }

@@ -12,16 +12,20 @@ use super::{
     outbox::{Item, News, Next, Outbox},
 };
 use crate::{buffers::Buffer, store::Slot, tls::Writer};
-use anchorage_manifest::{ContentId, codec, wire::Answer};
+use anchorage_manifest::{codec, wire::Answer};
 use anyhow::{Context as _, Result};
-use std::{mem, pin::pin, sync::Arc, time::Duration};
-use tokio::{io::AsyncWriteExt as _, sync::mpsc, task::spawn_blocking, time::timeout};
+use std::{
+    future::poll_fn,
+    io, mem,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+use tokio::{io::AsyncWriteExt as _, sync::oneshot, task::spawn_blocking, time::timeout};
 
 /// Bytes that are read from a file at a time.
 const PIECE_SIZE: u32 = 256 << 10;
-
-/// Pieces between loader and writer.
-const PIECES_MAX: usize = 1;
 
 /// How long a piece may take before its chunk gives its slot back.
 const SLOT_PATIENCE: Duration = Duration::from_millis(250);
@@ -64,65 +68,51 @@ pub(super) async fn send(
     outbox: Arc<Outbox>,
     mut stream: Writer,
 ) -> Result<()> {
-    let (full, mut pieces) = mpsc::channel::<Piece>(PIECES_MAX);
-    let loader = Loader {
-        server: server.clone(),
-        asker,
-        full,
-        ahead: Vec::new(),
-    };
-    let mut loading = pin!(loader.run(&outbox));
-    let writing = async {
-        let mut leaving = Leaving::new();
-        loop {
-            let received = tokio::select! {
-                received = pieces.recv() => received,
-                () = leaving.due() => {
-                    leaving.look(&stream);
-                    continue;
-                }
-            };
-            let Some(mut piece) = received else {
-                break;
-            };
-            let is_idle = pieces.is_empty();
-            write(&mut stream, &mut piece, is_idle).await?;
-            if piece.is_last
-                && let Some(slot) = piece.slot
-            {
-                leaving.push(slot, &stream);
-            }
-            server.traffic.count_out(piece.body.len());
-            server.buffers.give_back(piece.body);
+    let mut loader = Loader::new(server.clone(), asker);
+    let mut leaving = Leaving::new();
+    let mut loaded = loader.next(&outbox).await;
+    while let Some(mut piece) = loaded {
+        let mut loading = Loading {
+            future: pin!(loader.next(&outbox)),
+            loaded: None,
+        };
+        let writing = async {
+            stream.write_all(&piece.head).await?;
+            stream.write_all(&piece.body).await
+        };
+        loading.beside(patiently(writing, &mut piece.slot)).await?;
+        server.traffic.count_out(piece.body.len());
+        server.buffers.give_back(piece.body);
+        // What comes at once goes along in the same packets.
+        if piece.is_last && !loading.is_there().await {
+            let flushing = patiently(stream.flush(), &mut piece.slot);
+            loading.beside(flushing).await?;
         }
-        timeout(WRITE_DEADLINE, stream.shutdown())
-            .await
-            .context("the other side reads nothing")??;
-        Ok(())
-    };
-    let mut writing = pin!(writing);
-    tokio::select! {
-        written = &mut writing => written,
-        () = &mut loading => writing.await,
+        if piece.is_last
+            && let Some(slot) = piece.slot
+        {
+            leaving.push(slot, &stream);
+        }
+        loaded = loop {
+            tokio::select! {
+                biased;
+                next = loading.get() => break next,
+                () = leaving.due() => leaving.look(&stream),
+            }
+        };
     }
+    timeout(WRITE_DEADLINE, stream.shutdown())
+        .await
+        .context("the other side reads nothing")??;
+    Ok(())
 }
 
-async fn write(stream: &mut Writer, piece: &mut Piece, is_idle: bool) -> Result<()> {
-    let Piece {
-        head,
-        body,
-        is_last,
-        slot,
-    } = piece;
-    let mut writing = pin!(async {
-        stream.write_all(head).await?;
-        stream.write_all(body).await?;
-        if *is_last && is_idle {
-            stream.flush().await
-        } else {
-            Ok(())
-        }
-    });
+/// Waits for something to be written; where it takes long, the chunk gives its slot back.
+async fn patiently(
+    writing: impl Future<Output = io::Result<()>>,
+    slot: &mut Option<Arc<Grant>>,
+) -> Result<()> {
+    let mut writing = pin!(writing);
     if let Ok(written) = timeout(SLOT_PATIENCE, &mut writing).await {
         return Ok(written?);
     }
@@ -133,139 +123,208 @@ async fn write(stream: &mut Writer, piece: &mut Piece, is_idle: bool) -> Result<
     Ok(())
 }
 
+/// A piece that is being loaded while other things are done.
+struct Loading<'a, F: Future> {
+    future: Pin<&'a mut F>,
+    loaded: Option<F::Output>,
+}
+
+impl<F: Future> Loading<'_, F> {
+    /// Does something else, and goes on with this meanwhile.
+    async fn beside<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let mut other = pin!(other);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut other => return done,
+                loaded = self.future.as_mut(), if self.loaded.is_none() => self.loaded = Some(loaded),
+            }
+        }
+    }
+
+    /// Whether it is there without waiting.
+    async fn is_there(&mut self) -> bool {
+        if self.loaded.is_none() {
+            self.loaded = poll_fn(|context| match self.future.as_mut().poll(context) {
+                Poll::Ready(loaded) => Poll::Ready(Some(loaded)),
+                Poll::Pending => Poll::Ready(None),
+            })
+            .await;
+        }
+        self.loaded.is_some()
+    }
+
+    /// Waits for it. To be called until it has been there once.
+    async fn get(&mut self) -> F::Output {
+        match self.loaded.take() {
+            Some(loaded) => loaded,
+            None => self.future.as_mut().await,
+        }
+    }
+}
+
 /// Turns items into pieces.
 struct Loader {
     server: Arc<Server>,
     asker: AskerId,
-    full: mpsc::Sender<Piece>,
     /// Messages that go with whatever comes next: a packet of their own would cost as much as that does.
     ahead: Vec<u8>,
+    /// The place in the line for a slot, while the next item is a chunk.
+    in_line: Option<oneshot::Receiver<Grant>>,
+    /// What is left of a chunk that has begun to be sent.
+    chunk: Option<Rest>,
+}
+
+/// A chunk from some byte on.
+struct Rest {
+    slot: Arc<Slot>,
+    index: u32,
+    within: u32,
+    size: u32,
+    grant: Option<Arc<Grant>>,
 }
 
 impl Loader {
-    /// Runs until the outbox is closed and empty, nobody takes the pieces, or a chunk cannot be gone on with.
-    async fn run(mut self, outbox: &Outbox) {
-        while let Some(next) = outbox.next().await {
-            let goes_on = match next {
-                Next::Send(item) => self.load(item, outbox, None).await,
-                Next::Wait(content, asked) => self.take_turn(outbox, content, asked).await,
-            };
-            if !goes_on {
-                return;
+    fn new(server: Arc<Server>, asker: AskerId) -> Self {
+        Self {
+            server,
+            asker,
+            ahead: Vec::new(),
+            in_line: None,
+            chunk: None,
+        }
+    }
+
+    /// The next piece; none if the outbox is closed and empty, or a chunk cannot be gone on with.
+    async fn next(&mut self, outbox: &Outbox) -> Option<Piece> {
+        if let Some(rest) = self.chunk.take() {
+            return self.go_on(rest).await;
+        }
+        loop {
+            if self.in_line.is_some() {
+                if let Some(piece) = self.wait(outbox).await {
+                    return Some(piece);
+                }
+                continue;
+            }
+            match outbox.next().await? {
+                Next::Send(item) => return Some(self.load(item, outbox, None).await),
+                Next::Wait(content, asked) => {
+                    self.in_line = Some(self.server.line_up(self.asker, content, asked));
+                }
             }
         }
     }
 
-    /// Waits for a slot and tells the news meanwhile: whoever stands in a long line is to know what else there is.
-    async fn take_turn(&mut self, outbox: &Outbox, content: ContentId, asked: Option<u32>) -> bool {
-        let server = self.server.clone();
-        let mut waiting = pin!(server.slot(self.asker, content, asked));
-        let grant = loop {
-            tokio::select! {
-                grant = &mut waiting => break grant,
-                news = outbox.news() => if !self.news(news).await {
-                    return false;
-                },
-            }
+    /// Waits for the slot and tells the news meanwhile: whoever stands in a long line is to know what else there is.
+    /// Nothing if the chunk was cancelled.
+    async fn wait(&mut self, outbox: &Outbox) -> Option<Piece> {
+        let line = self.in_line.as_mut()?;
+        let grant = tokio::select! {
+            biased;
+            grant = line => grant.expect("who waits is granted a slot sooner or later"),
+            news = outbox.news() => return Some(self.message(frames(news))),
         };
+        self.in_line = None;
         while let Some(item) = outbox.in_turn() {
             match item {
                 Item::News(news) => self.ahead.extend(frames(news)),
-                item => return self.load(item, outbox, Some(grant)).await,
+                item => return Some(self.load(item, outbox, Some(grant)).await),
             }
         }
-        // The chunk was cancelled meanwhile.
-        drop(grant);
-        self.ahead.is_empty() || self.send(Vec::new(), Buffer::default()).await
+        (!self.ahead.is_empty()).then(|| self.message(Vec::new()))
     }
 
     /// Loads an item; a chunk has been granted a slot.
-    async fn load(&mut self, item: Item, outbox: &Outbox, grant: Option<Grant>) -> bool {
+    async fn load(&mut self, item: Item, outbox: &Outbox, grant: Option<Grant>) -> Piece {
         match item {
-            Item::Answer(answer) => self.answer(&answer).await,
-            Item::News(news) => self.news(news).await,
+            Item::Answer(answer) => self.answer(&answer),
+            Item::News(news) => self.message(frames(news)),
             Item::List(content, list) => {
                 let body = list.encode();
                 let size = u32::try_from(body.len()).expect("a list is far below 4 GiB");
-                let frame = codec::frame(&Answer::List { content, size });
-                self.send(frame, body.into()).await
+                Piece {
+                    body: body.into(),
+                    ..self.answer(&Answer::List { content, size })
+                }
             }
-            Item::Bitmap(slot) => self.answer(&outbox.bitmap(&slot)).await,
+            Item::Bitmap(slot) => self.answer(&outbox.bitmap(&slot)),
             Item::Chunk(slot, index) => {
                 self.server.has(self.asker, slot.id(), index);
-                self.chunk(&slot, index, grant).await
+                self.chunk(slot, index, grant).await
             }
             Item::Any(slot) => match self.server.choose(self.asker, &slot) {
-                Some(index) => self.chunk(&slot, index, grant).await,
-                None => self.answer(&Answer::Exhausted { content: slot.id() }).await,
+                Some(index) => self.chunk(slot, index, grant).await,
+                None => self.answer(&Answer::Exhausted { content: slot.id() }),
             },
         }
     }
 
-    async fn news(&mut self, news: News) -> bool {
-        self.send(frames(news), Buffer::default()).await
+    fn answer(&mut self, answer: &Answer) -> Piece {
+        self.message(codec::frame(answer))
     }
 
-    async fn answer(&mut self, answer: &Answer) -> bool {
-        self.send(codec::frame(answer), Buffer::default()).await
-    }
-
-    /// A message and the raw bytes that belong to it, if any, behind those that were to go with whatever comes next.
-    async fn send(&mut self, frame: Vec<u8>, body: Buffer) -> bool {
-        let piece = Piece {
-            head: self.behind_others(frame),
-            body,
+    /// A message, behind those that were to go with whatever comes next.
+    fn message(&mut self, frame: Vec<u8>) -> Piece {
+        let mut head = mem::take(&mut self.ahead);
+        if head.is_empty() {
+            head = frame;
+        } else {
+            head.extend(frame);
+        }
+        Piece {
+            head,
+            body: Buffer::default(),
             is_last: true,
             slot: None,
-        };
-        self.full.send(piece).await.is_ok()
-    }
-
-    /// A message, and before it those that were to go with whatever comes next.
-    fn behind_others(&mut self, frame: Vec<u8>) -> Vec<u8> {
-        if self.ahead.is_empty() {
-            return frame;
         }
-        let mut head = mem::take(&mut self.ahead);
-        head.extend(frame);
-        head
     }
 
-    /// Loads a chunk piece by piece; false if nobody takes the pieces, or one cannot be read after others went.
-    async fn chunk(&mut self, slot: &Arc<Slot>, index: u32, grant: Option<Grant>) -> bool {
-        let grant = grant.map(Arc::new);
+    /// The first piece of a chunk, or word that it is missing.
+    async fn chunk(&mut self, slot: Arc<Slot>, index: u32, grant: Option<Grant>) -> Piece {
         let content = slot.id();
-        let missing = Answer::Missing {
-            content,
-            index: Some(index),
-        };
-        let Some(extent) = slot.geometry().extent(index) else {
-            return self.answer(&missing).await;
-        };
-        let mut frame = codec::frame(&Answer::Chunk {
-            content,
-            index,
-            size: extent.size,
-        });
-        let mut within = 0;
-        while within < extent.size {
-            let size = (extent.size - within).min(PIECE_SIZE);
-            let Ok(body) = self.read(slot, index, within, size).await else {
-                return within == 0 && self.answer(&missing).await;
+        if let Some(extent) = slot.geometry().extent(index) {
+            let size = extent.size;
+            let rest = Rest {
+                slot,
+                index,
+                within: 0,
+                size,
+                grant: grant.map(Arc::new),
             };
-            within += size;
-            let is_last = within == extent.size;
-            let piece = Piece {
-                head: self.behind_others(mem::take(&mut frame)),
-                body,
-                is_last,
-                slot: grant.clone(),
-            };
-            if self.full.send(piece).await.is_err() {
-                return false;
+            if let Some(piece) = self.go_on(rest).await {
+                let chunk = Answer::Chunk {
+                    content,
+                    index,
+                    size,
+                };
+                let head = self.answer(&chunk).head;
+                return Piece { head, ..piece };
             }
         }
-        true
+        self.answer(&Answer::Missing {
+            content,
+            index: Some(index),
+        })
+    }
+
+    /// The next piece of a chunk; none if it cannot be read.
+    async fn go_on(&mut self, rest: Rest) -> Option<Piece> {
+        let size = (rest.size - rest.within).min(PIECE_SIZE);
+        let body = self
+            .read(&rest.slot, rest.index, rest.within, size)
+            .await
+            .ok()?;
+        let within = rest.within + size;
+        let is_last = within == rest.size;
+        let slot = rest.grant.clone();
+        self.chunk = (!is_last).then_some(Rest { within, ..rest });
+        Some(Piece {
+            head: Vec::new(),
+            body,
+            is_last,
+            slot,
+        })
     }
 
     /// Reads a piece of a chunk; on this thread, if it is in memory.
@@ -288,7 +347,7 @@ mod tests {
         serve::{Share, outbox},
         store::{Place, Store},
     };
-    use anchorage_manifest::{Content, Geometry, Hash};
+    use anchorage_manifest::{Content, ContentId, Geometry, Hash};
 
     /// The messages in front of a piece's bytes.
     fn messages(mut head: &[u8]) -> Result<Vec<Answer>> {
@@ -318,18 +377,8 @@ mod tests {
         spoil(&slot)?;
         assert!(outbox.push(Item::Chunk(slot.clone(), 0)));
         let server = Server::new(store, None, Share::whole());
-        let (full, mut pieces) = mpsc::channel(PIECES_MAX);
-        let loader = Loader {
-            asker: server.asker(),
-            server,
-            full,
-            ahead: Vec::new(),
-        };
-        let mut loading = pin!(loader.run(&outbox));
-        let piece = tokio::select! {
-            () = &mut loading => None,
-            piece = pieces.recv() => piece,
-        };
+        let asker = server.asker();
+        let piece = Loader::new(server, asker).next(&outbox).await;
         Ok((slot.id(), piece.context("a piece")?))
     }
 
