@@ -71,10 +71,10 @@ impl Buffers {
     }
 
     /// A buffer of so many bytes, whatever they are.
-    pub(crate) fn take(&self, size: u32) -> Buffer {
+    pub(crate) fn take(&self, size: usize) -> Buffer {
         let spare = self.0.lock().expect("no holder of this lock panics").pop();
         let mut buffer = spare.unwrap_or_default();
-        buffer.resize(size as usize);
+        buffer.resize(size);
         buffer
     }
 

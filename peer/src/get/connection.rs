@@ -316,7 +316,7 @@ async fn read(name: &Name, id: SourceId, mut reader: Reader) -> Result<()> {
 
 /// Reads a chunk's bytes, telling now and then that they come.
 async fn receive(shared: &Shared, id: SourceId, reader: &mut Reader, size: u32) -> Result<Buffer> {
-    let mut bytes = shared.buffers.take(size);
+    let mut bytes = shared.buffers.take(size as usize);
     let mut filled = 0;
     let mut told = 0;
     let mut told_at = Instant::now();

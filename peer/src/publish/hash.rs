@@ -90,7 +90,7 @@ fn hash_both(
         let mut own = Chunks::new(chunk_size);
         let mut done = 0;
         loop {
-            let size = u32::try_from(piece_size(done, chunk_size as u64));
+            let size = usize::try_from(piece_size(done, chunk_size as u64));
             let mut bytes = buffers.take(size.expect("a piece is small"));
             let count = read_all(&mut file, &mut bytes)?;
             if count == 0 {

@@ -372,7 +372,7 @@ impl Connection {
     }
 
     async fn body(&mut self, size: u32) -> Result<Buffer, End> {
-        let mut bytes = self.server.buffers.take(size);
+        let mut bytes = self.server.buffers.take(size as usize);
         self.stream.expect(bytes.len());
         match timeout(BODY_DEADLINE, self.stream.read_exact(&mut bytes)).await {
             Ok(Ok(_)) => {

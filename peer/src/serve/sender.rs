@@ -329,7 +329,7 @@ impl Loader {
 
     /// Reads a piece of a chunk; on this thread, if it is in memory.
     async fn read(&self, slot: &Arc<Slot>, index: u32, within: u32, size: u32) -> Result<Buffer> {
-        let mut body = self.server.buffers.take(size);
+        let mut body = self.server.buffers.take(size as usize);
         if slot.read_now(index, within, &mut body)? {
             return Ok(body);
         }

@@ -34,9 +34,9 @@ sockopt_impl!(
     usize
 );
 
-/// Least and most bytes that are received at a time: at most two packets as they are sent here, since what is received
+/// Bytes that are received at a time: at most two packets as they are sent here, since what is received
 /// is to lie in a small second cache still when it is opened.
-const RECEIVE_SIZE: Range<usize> = 20 << 10..2 * RECORDS_SENT_MAX * SEALED_SIZE_MAX;
+const RECEIVE_SIZE: usize = 2 * RECORDS_SENT_MAX * SEALED_SIZE_MAX;
 
 /// Bytes that the kernel is given at a time, at most: what it can send as one packet, to be cut by the network card
 /// (44 segments on Ethernet). Of what is more, the rest would be a packet of its own, for which pacing sets a timer.
@@ -100,6 +100,9 @@ pub struct Writer {
 
 /// Large buffers of senders that have nothing to send.
 static SPARE: Buffers = Buffers::new();
+
+/// Buffers of readers for whom nothing has come: the next one to receive takes what is still in the processor's cache.
+static SPARE_OF_READERS: Buffers = Buffers::new();
 
 impl Stream {
     /// Takes a stream over from rustls at a moment when nothing is on its way: each side waits for the other's next
@@ -196,12 +199,15 @@ impl Reader {
         self.buffer.copy_within(self.cipher.clone(), 0);
         self.cipher = 0..self.cipher.len();
         if self.buffer.is_empty() {
-            self.buffer.resize(RECEIVE_SIZE.start);
+            self.buffer = SPARE_OF_READERS.take(RECEIVE_SIZE);
         }
         let mut room = ReadBuf::new(&mut self.buffer[self.cipher.end..]);
         let received = Pin::new(&mut self.socket).poll_read(context, &mut room);
-        let (count, left) = (room.filled().len(), room.remaining());
+        let count = room.filled().len();
         if received.is_pending() {
+            if self.cipher.is_empty() {
+                SPARE_OF_READERS.give_back(mem::take(&mut self.buffer));
+            }
             // What lies here sealed has at most as many bytes of the stream.
             let coming = self.expected.saturating_sub(self.cipher.len());
             self.wakes.sleep(&self.socket, coming);
@@ -211,10 +217,6 @@ impl Reader {
             return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
         }
         self.cipher.end += count;
-        if left == 0 {
-            let size = (2 * self.buffer.len()).min(RECEIVE_SIZE.end);
-            self.buffer.resize(size);
-        }
         Poll::Ready(Ok(()))
     }
 }
@@ -301,7 +303,7 @@ impl Writer {
             self.buffer.resize(needed);
             return;
         }
-        let mut large = SPARE.take(u32::try_from(SEND_SIZE_MAX).expect("some records"));
+        let mut large = SPARE.take(SEND_SIZE_MAX);
         large[..self.sealed.end].copy_from_slice(&self.buffer[..self.sealed.end]);
         self.buffer = large;
     }
