@@ -4,7 +4,7 @@
 //! connections ── arrivals ──► verifier ── what it has no time for ──► writer
 //!                     hashes chunk and file, writes             writes
 //! ```
-//! One thread hashes: whatever is to be hashed is hashed side by side. Writing takes as long again, so while more has
+//! One thread hashes: whatever is to be hashed is hashed side by side. Writing takes as long again, so while much has
 //! arrived another thread does that.
 
 use super::{
@@ -26,6 +26,10 @@ use tokio::sync::{
     OwnedSemaphorePermit,
     mpsc::{UnboundedReceiver, error::TryRecvError},
 };
+
+/// Bytes that have arrived and wait to be verified, from which on another thread writes. Below, what has just been hashed
+/// is written while it is in the processor's cache, and nobody is woken for it.
+const HELP_SIZE: usize = 512 << 10;
 
 /// A chunk in memory, as it came.
 pub(super) struct Arrival {
@@ -120,7 +124,7 @@ fn work(
         }
         if !writer.check(from, prefix.verify(index, &arrival.bytes))? {
             writer.finish(arrival, Report::Corrupt(index));
-        } else if arrivals.is_empty() {
+        } else if arrivals.len() * arrival.bytes.len() < HELP_SIZE {
             writer.write(arrival)?;
         } else if let Err(mpsc::SendError(Job::Write(arrival))) = verified.send(Job::Write(arrival))
         {
