@@ -17,7 +17,7 @@ use crate::{
 };
 use anchorage_manifest::{Hash, geometry::Extent};
 use anyhow::{Context as _, Result};
-use std::{fs, os::unix::fs::FileExt as _, sync::Arc};
+use std::{array, fs, os::unix::fs::FileExt as _, sync::Arc};
 
 /// Bytes read at a time.
 const PIECE_SIZE: usize = 256 << 10;
@@ -109,6 +109,28 @@ impl Prefix {
     fn start(&self, index: u32) -> u64 {
         let extent = self.slot.geometry().extent(index);
         extent.map_or(0, |extent| extent.offset)
+    }
+
+    /// Whether some of the file would be hashed beside a chunk.
+    pub(super) fn goes_on(&self, index: u32) -> bool {
+        let start = self
+            .slot
+            .geometry()
+            .extent(index)
+            .map(|extent| extent.offset);
+        start == Some(self.hash.size()) || verified(&self.slot) > self.hash.size()
+    }
+
+    /// Whether each of two chunks matches its hash; nothing of the file is hashed beside them. Blocks.
+    pub(super) fn verify_both(&self, chunks: [(u32, &[u8]); 2]) -> [bool; 2] {
+        let [mut one, mut other] = [Running::default(), Running::default()];
+        let [(_, bytes), (_, bytes_of_other)] = chunks;
+        update_both(&mut one, bytes, &mut other, bytes_of_other);
+        let hashes = [one, other].map(Running::finish);
+        array::from_fn(|at| {
+            let (index, bytes) = chunks[at];
+            self.slot.matches(index, bytes.len(), hashes[at])
+        })
     }
 
     /// Whether a chunk matches its hash. As many bytes of the prefix are hashed beside it, if they are there: those of
@@ -304,6 +326,33 @@ mod tests {
         }
         assert_eq!(subject.hash.size(), 0);
         assert_eq!(tried, [1 + IN_ORDER, 1 + 3 * IN_ORDER]);
+        Ok(())
+    }
+
+    #[test]
+    fn two_side_by_side_are_what_each_is_alone_and_nothing_of_the_file() -> Result<()> {
+        let file = File::new()?;
+        let mut subject = Prefix::resume(file.slot.clone());
+        let last = file.content.geometry().chunks() - 1;
+        let mut corrupt = file.chunk(5).to_vec();
+        corrupt[7] ^= 1;
+        let good = |index| (index, file.chunk(index));
+        for (chunks, matches) in [
+            ([good(3), good(4)], [true, true]),
+            // The last one is shorter.
+            ([good(3), good(last)], [true, true]),
+            ([(5, &corrupt[..]), good(4)], [false, true]),
+            ([good(4), (4, file.chunk(5))], [true, false]),
+            ([good(4), (last + 1, file.chunk(4))], [true, false]),
+        ] {
+            assert_eq!(subject.verify_both(chunks), matches);
+        }
+        assert_eq!(subject.hash.size(), 0);
+        assert!(subject.goes_on(0) && !subject.goes_on(1) && !subject.goes_on(last + 1));
+        file.slot.write(0, file.chunk(0))?;
+        assert!(subject.goes_on(3), "the first chunk is to be hashed");
+        assert!(subject.verify(3, file.chunk(3))?);
+        assert!(subject.goes_on(1) && !subject.goes_on(3));
         Ok(())
     }
 

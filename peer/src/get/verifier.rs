@@ -4,7 +4,7 @@
 //! connections ── arrivals ──► verifier ── what it has no time for ──► writer
 //!                     hashes chunk and file, writes             writes
 //! ```
-//! One thread hashes: whatever is to be hashed is hashed side by side. Writing takes as long again, so while much has
+//! One thread hashes: a chunk and a piece of the file side by side, or two chunks where nothing of the file is there. Writing takes as long again, so while much has
 //! arrived another thread does that.
 
 use super::{
@@ -30,6 +30,9 @@ use tokio::sync::{
 /// Bytes that have arrived and wait to be verified, from which on another thread writes. Below, what has just been hashed
 /// is written while it is in the processor's cache, and nobody is woken for it.
 const HELP_SIZE: usize = 512 << 10;
+
+/// So many times something is verified before others are told, while more has arrived.
+const TELL_MAX: usize = 8;
 
 /// A chunk in memory, as it came.
 pub(super) struct Arrival {
@@ -75,7 +78,7 @@ impl Verifier {
                 let mut to_write = to_write.into_iter();
                 // Who has failed has said so, and what is verified from now on meets the same error.
                 let _ = to_write.try_for_each(|job| match job {
-                    Job::Write(arrival) => writer.write(arrival),
+                    Job::Write(arrival) => writer.write(arrival).map(|()| writer.slot.tell()),
                     // Who asks may have failed, too.
                     Job::Tell(done) => {
                         let _ = done.send(());
@@ -85,7 +88,13 @@ impl Verifier {
             };
             // Where there is no thread for it, nobody takes what is sent, and it is written here.
             let _ = thread::Builder::new().spawn_scoped(scope, write);
-            work(&mut self.prefix, &mut self.arrivals, writer, &verified)
+            let work = Work {
+                prefix: &mut self.prefix,
+                arrivals: &mut self.arrivals,
+                writer,
+                verified: &verified,
+            };
+            work.run()
         })
         .ok()?;
         // An error of the disk is none of any connection's.
@@ -94,42 +103,92 @@ impl Verifier {
     }
 }
 
-/// Verifies what arrives, and writes it if nobody waits meanwhile.
-fn work(
-    prefix: &mut Prefix,
-    arrivals: &mut UnboundedReceiver<Arrival>,
-    writer: &Writer,
-    verified: &mpsc::Sender<Job>,
-) -> Result<(), Failed> {
-    loop {
-        let arrival = match arrivals.try_recv() {
-            Ok(arrival) => arrival,
-            Err(TryRecvError::Empty) if prefix.is_late() => {
-                writer.check(SourceId::default(), prefix.advance())?;
-                continue;
+/// What the thread that verifies works with.
+struct Work<'a> {
+    prefix: &'a mut Prefix,
+    arrivals: &'a mut UnboundedReceiver<Arrival>,
+    writer: &'a Writer,
+    verified: &'a mpsc::Sender<Job>,
+}
+
+impl Work<'_> {
+    /// Verifies what arrives, and writes it if little waits meanwhile.
+    fn run(mut self) -> Result<(), Failed> {
+        let mut untold = 0;
+        while let Some(arrival) = self.next()? {
+            self.catch_up(arrival.index)?;
+            if let Some(other) = self.company(&arrival) {
+                let chunks = [&arrival, &other].map(|one| (one.index, &one.bytes[..]));
+                let [first, second] = self.prefix.verify_both(chunks);
+                self.settle(arrival, first)?;
+                self.settle(other, second)?;
+            } else {
+                let matches = self.prefix.verify(arrival.index, &arrival.bytes);
+                let matches = self.writer.check(arrival.from, matches)?;
+                self.settle(arrival, matches)?;
             }
-            Err(_) => match arrivals.blocking_recv() {
-                Some(arrival) => arrival,
-                None => return Ok(()),
-            },
+            untold += 1;
+            if untold == TELL_MAX || self.arrivals.is_empty() {
+                self.writer.slot.tell();
+                untold = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next chunk, once it is there; none when nothing can arrive any more.
+    fn next(&mut self) -> Result<Option<Arrival>, Failed> {
+        loop {
+            match self.arrivals.try_recv() {
+                Ok(arrival) => return Ok(Some(arrival)),
+                Err(TryRecvError::Empty) if self.prefix.is_late() => {
+                    let advanced = self.prefix.advance();
+                    self.writer.check(SourceId::default(), advanced)?;
+                }
+                Err(_) => return Ok(self.arrivals.blocking_recv()),
+            }
+        }
+    }
+
+    /// Hashes the file up to a chunk that has come, if that is worth the while.
+    fn catch_up(&mut self, index: u32) -> Result<(), Failed> {
+        if !self.prefix.comes(index) {
+            return Ok(());
+        }
+        let (done, is_done) = mpsc::channel();
+        // Where nobody writes but this thread, all is written.
+        if self.verified.send(Job::Tell(done)).is_ok() {
+            let _ = is_done.recv();
+        }
+        let caught_up = self.prefix.catch_up(index);
+        self.writer.check(SourceId::default(), caught_up)
+    }
+
+    /// Another chunk that has arrived, to be hashed beside one if nothing of the file can be.
+    fn company(&mut self, arrival: &Arrival) -> Option<Arrival> {
+        if self.prefix.goes_on(arrival.index) {
+            return None;
+        }
+        let other = self.arrivals.try_recv().ok()?;
+        self.prefix.comes(other.index);
+        Some(other)
+    }
+
+    fn settle(&self, arrival: Arrival, matches: bool) -> Result<(), Failed> {
+        let (index, size) = (arrival.index, arrival.bytes.len());
+        if !matches {
+            self.writer.finish(arrival, Report::Corrupt(index));
+            return Ok(());
+        }
+        let arrival = if self.arrivals.len() * size < HELP_SIZE {
+            arrival
+        } else {
+            match self.verified.send(Job::Write(arrival)) {
+                Err(mpsc::SendError(Job::Write(arrival))) => arrival,
+                _ => return Ok(()),
+            }
         };
-        let (from, index) = (arrival.from, arrival.index);
-        if prefix.comes(index) {
-            let (done, is_done) = mpsc::channel();
-            // Where nobody writes but this thread, all is written.
-            if verified.send(Job::Tell(done)).is_ok() {
-                let _ = is_done.recv();
-            }
-            writer.check(SourceId::default(), prefix.catch_up(index))?;
-        }
-        if !writer.check(from, prefix.verify(index, &arrival.bytes))? {
-            writer.finish(arrival, Report::Corrupt(index));
-        } else if arrivals.len() * arrival.bytes.len() < HELP_SIZE {
-            writer.write(arrival)?;
-        } else if let Err(mpsc::SendError(Job::Write(arrival))) = verified.send(Job::Write(arrival))
-        {
-            writer.write(arrival)?;
-        }
+        self.writer.write(arrival)
     }
 }
 

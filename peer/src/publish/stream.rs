@@ -52,7 +52,7 @@ pub(super) async fn upload(
 struct Growth(Notify);
 
 impl Watcher for Growth {
-    fn marked(&self, _: ContentId, _: u32, _: usize) {
+    fn marked(&self, _: ContentId, _: &[u32], _: usize) {
         self.0.notify_one();
     }
 

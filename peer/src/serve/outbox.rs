@@ -266,13 +266,16 @@ impl Queue {
 }
 
 impl Watcher for Outbox {
-    fn marked(&self, content: ContentId, index: u32, watchers: usize) {
+    fn marked(&self, content: ContentId, chunks: &[u32], watchers: usize) {
+        if chunks.is_empty() {
+            return;
+        }
         let mut queue = self.queue();
         let (each, most) = NEWS_PAUSE;
         queue.news_pause = each
             .saturating_mul(u32::try_from(watchers).unwrap_or(u32::MAX))
             .min(most);
-        queue.news.entry(content).or_default().push(index);
+        queue.news.entry(content).or_default().extend(chunks);
         if queue.news_since.is_some() {
             return;
         }
@@ -426,6 +429,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_written_is_news_once_it_is_told() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let bytes = [7; 2_048];
+        let chunks = bytes.chunks(1_024).map(Hash::of).collect();
+        let content = Content::new(Geometry::new(2_048, 1_024)?, Hash::of(&bytes), chunks)?;
+        let slot = Store::open(directory.path())?.create(&content, &Place::inside())?;
+        let outbox = Arc::new(Outbox::default());
+        interest(&outbox, &slot);
+        for index in [1, 0] {
+            slot.write(index, &bytes[..1_024])?;
+        }
+        let before = timeout_at(Instant::now() + 3 * NEWS_BATCH, outbox.news()).await;
+        assert!(before.is_err(), "nobody has told");
+        slot.tell();
+        assert!(matches!(outbox.news().await, News::Have(_, chunks) if chunks == [1, 0]));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn news_wake_a_sender_that_would_not_look_for_them() {
+        let (outbox, content) = (Outbox::default(), ContentId(Hash([1; 32])));
+        for index in 0..3 {
+            let later = async {
+                // By then it has looked once more after the last news, and will not look again.
+                tokio::time::sleep(4 * NEWS_BATCH).await;
+                outbox.marked(content, &[index], 1);
+                Instant::now()
+            };
+            let limit = Instant::now() + Duration::from_secs(10);
+            let (news, marked) = tokio::join!(timeout_at(limit, outbox.news()), later);
+            assert!(matches!(news, Ok(News::Have(_, chunks)) if chunks == [index]));
+            assert!(marked.elapsed() + Duration::from_millis(1) >= NEWS_BATCH);
+        }
+    }
+
+    #[tokio::test]
     async fn the_more_are_told_the_longer_news_wait_for_others() {
         let (outbox, content) = (Outbox::default(), ContentId(Hash([1; 32])));
         for (watchers, pause) in [
@@ -433,10 +472,10 @@ mod tests {
             (20, 20 * NEWS_PAUSE.0),
             (usize::MAX, NEWS_PAUSE.1),
         ] {
-            outbox.marked(content, 1, watchers);
+            outbox.marked(content, &[1], watchers);
             outbox.news().await;
             let told = Instant::now();
-            outbox.marked(content, 2, watchers);
+            outbox.marked(content, &[2], watchers);
             outbox.news().await;
             assert!(
                 told.elapsed() + Duration::from_millis(1) >= pause,

@@ -14,7 +14,7 @@ use anchorage_manifest::{Bitmap, Content, ContentId, Draft, Geometry, Hash, Sign
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io, mem,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, Weak},
@@ -23,8 +23,8 @@ use tokio::sync::broadcast;
 
 /// Somebody who wants to know of new chunks; a connection, say.
 pub trait Watcher: Send + Sync {
-    /// Chunk `index` of `content` is there from now on; so many watchers are told. Must not block.
-    fn marked(&self, content: ContentId, index: u32, watchers: usize);
+    /// These chunks of `content` are there from now on; so many watchers are told. Must not block.
+    fn marked(&self, content: ContentId, chunks: &[u32], watchers: usize);
 
     /// The draft `content` has more entries; told before the chunks that need them. Must not block.
     fn grew(&self, content: ContentId);
@@ -61,6 +61,8 @@ struct State {
     file: Arc<File>,
     have: Bitmap,
     in_doubt: bool,
+    /// Chunks that are there and that watchers have not been told of.
+    untold: Vec<u32>,
     /// Shared with whoever is telling them something at the moment.
     watchers: Arc<Vec<Watching>>,
 }
@@ -128,6 +130,7 @@ impl Slot {
             file: Arc::new(file),
             have: Bitmap::empty(geometry.chunks()),
             in_doubt,
+            untold: Vec::new(),
             watchers: Arc::default(),
         };
         let core = Arc::new(Core {
@@ -203,9 +206,8 @@ impl Slot {
             .marks
             .write_all_at(&vec![1; hashes.len()], first.into())
             .context("cannot write the marks")?;
-        for index in first..growing.entries().count() {
-            self.learn(index);
-        }
+        let new: Vec<u32> = (first..growing.entries().count()).collect();
+        self.learn(&new);
         Ok(())
     }
 
@@ -334,11 +336,13 @@ impl Slot {
         let matches = self.matches(index, bytes.len(), Hash::of(bytes));
         if matches {
             self.write(index, bytes)?;
+            self.tell();
         }
         Ok(matches)
     }
 
-    /// Writes a chunk that matches its hash to its place and marks it, if it is not there yet. Blocks.
+    /// Writes a chunk that matches its hash to its place and marks it, if it is not there yet; watchers are told by
+    /// [`tell`](Self::tell). Blocks.
     pub(crate) fn write(&self, index: u32, bytes: &[u8]) -> Result<()> {
         if self.has(index) {
             return Ok(());
@@ -351,7 +355,7 @@ impl Slot {
         file.write_all_at(bytes, extent.offset)
             .and_then(|()| self.core.marks.write_all_at(&[1], index.into()))
             .with_context(|| format!("cannot write chunk {index} of {}", self.path().display()))?;
-        self.learn(index);
+        self.note(&[index]);
         Ok(())
     }
 
@@ -367,9 +371,7 @@ impl Slot {
             state.in_doubt = false;
             state.have.missing().collect()
         };
-        for index in new {
-            self.learn(index);
-        }
+        self.learn(&new);
         Ok(())
     }
 
@@ -393,13 +395,13 @@ impl Slot {
         self.clear();
         self.set_place(self.place().rechecked(&file)?)?;
         self.state().in_doubt = false;
-        for index in good {
+        for &index in &good {
             self.core
                 .marks
                 .write_all_at(&[1], index.into())
                 .context("cannot write the marks")?;
-            self.learn(index);
         }
+        self.learn(&good);
         Ok(())
     }
 
@@ -426,6 +428,7 @@ impl Slot {
     fn clear(&self) {
         let mut state = self.state();
         state.have = Bitmap::empty(self.geometry().chunks());
+        state.untold.clear();
         let cleared = self.core.marks.set_len(0);
         drop(cleared.and_then(|()| self.core.marks.set_len(state.have.len().into())));
         drop(fs::remove_file(state.folder.join("prefix")));
@@ -488,10 +491,10 @@ impl Slot {
         }
         let mut marks = vec![0; self.geometry().chunks() as usize];
         if self.core.marks.read_exact_at(&mut marks, 0).is_ok() {
-            (0..)
-                .zip(marks)
-                .filter(|&(index, mark)| mark == 1 && self.hash(index).is_some())
-                .for_each(|(index, _)| self.learn(index));
+            let marked = (0..).zip(marks).filter(|&(_, mark)| mark == 1);
+            let chunks = marked.map(|(index, _)| index);
+            let known: Vec<u32> = chunks.filter(|&index| self.hash(index).is_some()).collect();
+            self.learn(&known);
         }
     }
 
@@ -516,27 +519,43 @@ impl Slot {
         extent.is_some_and(|extent| extent.size as usize == size) && self.hash(index) == Some(hash)
     }
 
-    fn learn(&self, index: u32) {
-        let watchers = {
+    /// These chunks are there, and watchers are told.
+    fn learn(&self, chunks: &[u32]) {
+        self.note(chunks);
+        self.tell();
+    }
+
+    fn note(&self, chunks: &[u32]) {
+        let State { have, untold, .. } = &mut *self.state();
+        untold.extend(chunks.iter().filter(|&&index| have.insert(index)));
+    }
+
+    /// Tells watchers what they have not been told: several chunks in one go, since there may be many watchers.
+    pub(crate) fn tell(&self) {
+        let (chunks, watchers) = {
             let mut state = self.state();
-            if !state.have.insert(index) {
-                return;
-            }
-            state.watchers.clone()
+            (mem::take(&mut state.untold), state.watchers.clone())
         };
-        let count = watchers.len();
+        if chunks.is_empty() {
+            return;
+        }
         for Watching {
             id,
             growing,
             watcher,
         } in watchers.iter()
         {
-            let is_known = |growing: &Arc<Growing>| growing.entries().get(index).is_some();
-            // Who does not know the entry cannot do anything with the chunk.
-            if growing.as_ref().is_none_or(is_known)
-                && let Some(watcher) = watcher.upgrade()
-            {
-                watcher.marked(*id, index, count);
+            let Some(watcher) = watcher.upgrade() else {
+                continue;
+            };
+            match growing {
+                None => watcher.marked(*id, &chunks, watchers.len()),
+                Some(growing) => {
+                    // Who does not know the entry cannot do anything with the chunk.
+                    let is_known = |index: &u32| growing.entries().get(*index).is_some();
+                    let known: Vec<u32> = chunks.iter().copied().filter(is_known).collect();
+                    watcher.marked(*id, &known, watchers.len());
+                }
             }
         }
     }
