@@ -70,7 +70,7 @@ pub(crate) fn run(title: &str, id: u32, options: &Options) -> Result<(), Failure
     supervisor::run(Settings {
         id,
         heartbeat_ms: config.heartbeat_ms,
-        share: Share::whole().part(position, config.anchors.len()),
+        share: Share::part(position, config.anchors.len()),
         config: options.config.clone(),
         home,
         identity,

@@ -106,7 +106,7 @@ impl World {
         let anchors = scenario.hosts.iter().filter(|host| host.is_anchor).count();
         let nodes = scenario.hosts.iter().enumerate().map(|(number, &host)| {
             if host.is_anchor {
-                let share = Share::whole().part(number, anchors);
+                let share = Share::part(number, anchors);
                 return Node::new(host, Bitmap::full(chunks), share, None);
             }
             let have = Bitmap::empty(chunks);

@@ -4,8 +4,8 @@
 //! connections ── arrivals ──► verifier ── what it has no time for ──► writer
 //!                     hashes chunk and file, writes             writes
 //! ```
-//! One thread hashes: a chunk and a piece of the file side by side, or two chunks where nothing of the file is there. Writing takes as long again, so while much has
-//! arrived another thread does that.
+//! One thread hashes: a chunk and a piece of the file side by side, or two chunks where nothing of the file is there.
+//! Writing takes as long again, so while much has arrived another thread does that.
 
 use super::{
     connection::{Report, Reports},

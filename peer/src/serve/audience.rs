@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn every_chunk_goes_out_once_before_any_goes_out_twice() {
         let have = Bitmap::full(10);
-        let mut subject = Audience::new(10, Share::whole().part(1, 2));
+        let mut subject = Audience::new(10, Share::part(1, 2));
         for asker in 0..3 {
             subject.join(NOW, asker, &Bitmap::empty(10));
         }
