@@ -72,7 +72,8 @@ enum Side {
         #[arg(long, short)]
         output: PathBuf,
     },
-    /// A node of a relay chain: receives, hashes, writes and passes on; without `--from` the first, without `--listen` the last
+    /// A node of a relay chain: receives, hashes, writes and passes on; the first without `--from`, the last without
+    /// `--listen`
     Relay(relay::Relay),
 }
 

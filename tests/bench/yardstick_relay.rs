@@ -5,9 +5,9 @@
 //!                                  both hashes, pwrite     both hashes, pwrite
 //! ```
 //! Every node has one thread and takes a chunk at a time: it opens the chunk's records, hashes it for itself and for the
-//! whole file side by side, writes it, and passes it on from memory. Nobody chooses, nobody tells who has what, nothing is read again, and
-//! nothing would go on without a node that has failed. TLS stream and hashes are those of Anchorage: what a swarm takes
-//! beyond this is what sharing costs.
+//! whole file side by side, writes it, and passes it on from memory. Nobody chooses, nobody tells who has what, nothing
+//! is read again, and nothing would go on without a node that has failed. TLS stream and hashes are those of Anchorage:
+//! what a swarm takes beyond this is what sharing costs.
 
 use anchorage_manifest::Hash;
 use anchorage_peer::{
