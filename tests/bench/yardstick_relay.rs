@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use std::{
     fs::{File, OpenOptions},
+    hint::black_box,
     io::{Write as _, stdin, stdout},
     net::SocketAddr,
     os::unix::fs::FileExt as _,
@@ -171,8 +172,8 @@ async fn take(
     reader.read_exact(chunk).await?;
     let mut own = Running::default();
     update_both_with(chunk, &mut own, whole);
-    // There is no list to compare with; without this no hash would be needed.
-    ensure!(own.finish() != Hash([0; 32]), "a hash of zeros");
+    // There is no list to compare with.
+    black_box(own.finish());
     file.write_all_at(chunk, offset)?;
     Ok(())
 }

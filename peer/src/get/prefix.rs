@@ -111,14 +111,15 @@ impl Prefix {
         extent.map_or(0, |extent| extent.offset)
     }
 
+    /// Whether a chunk comes next in the file.
+    fn is_next(&self, index: u32) -> bool {
+        let extent = self.slot.geometry().extent(index);
+        extent.is_some_and(|Extent { offset, .. }| offset == self.hash.size())
+    }
+
     /// Whether some of the file would be hashed beside a chunk.
     pub(super) fn goes_on(&self, index: u32) -> bool {
-        let start = self
-            .slot
-            .geometry()
-            .extent(index)
-            .map(|extent| extent.offset);
-        start == Some(self.hash.size()) || verified(&self.slot) > self.hash.size()
+        self.is_next(index) || verified(&self.slot) > self.hash.size()
     }
 
     /// Whether each of two chunks matches its hash; nothing of the file is hashed beside them. Blocks.
@@ -137,8 +138,7 @@ impl Prefix {
     /// the chunk itself, where it comes next. Blocks.
     pub(super) fn verify(&mut self, index: u32, bytes: &[u8]) -> Result<bool> {
         let mut chunk = Running::default();
-        let extent = self.slot.geometry().extent(index);
-        if extent.is_some_and(|Extent { offset, .. }| offset == self.hash.size()) {
+        if self.is_next(index) {
             let mut further = self.hash.clone();
             update_both_with(bytes, &mut chunk, &mut further);
             let matches = self.slot.matches(index, bytes.len(), chunk.finish());

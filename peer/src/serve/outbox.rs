@@ -226,8 +226,12 @@ impl Queue {
     /// When the oldest of the news have waited for others long enough.
     fn news_due(&self) -> Option<Instant> {
         let due = self.news_since? + NEWS_BATCH;
-        let next = self.told.map(|told| told + self.news_pause);
-        Some(next.map_or(due, |next| next.max(due)))
+        Some(self.paused_until().map_or(due, |next| next.max(due)))
+    }
+
+    /// When news may be told again after the last, if nothing else is sent.
+    fn paused_until(&self) -> Option<Instant> {
+        self.told.map(|told| told + self.news_pause)
     }
 
     /// When to look for news: when those that are there are due, or those that come before that would be. Where news keep
@@ -235,10 +239,7 @@ impl Queue {
     fn look_later(&mut self) -> Option<Instant> {
         self.looks_at = match self.news_since {
             Some(_) => self.news_due(),
-            None => {
-                let next = self.told.map(|told| told + self.news_pause);
-                next.filter(|&next| next > Instant::now())
-            }
+            None => self.paused_until().filter(|&next| next > Instant::now()),
         };
         self.looks_at
     }
@@ -267,9 +268,6 @@ impl Queue {
 
 impl Watcher for Outbox {
     fn marked(&self, content: ContentId, chunks: &[u32], watchers: usize) {
-        if chunks.is_empty() {
-            return;
-        }
         let mut queue = self.queue();
         let (each, most) = NEWS_PAUSE;
         queue.news_pause = each

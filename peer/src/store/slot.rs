@@ -23,7 +23,7 @@ use tokio::sync::broadcast;
 
 /// Somebody who wants to know of new chunks; a connection, say.
 pub trait Watcher: Send + Sync {
-    /// These chunks of `content` are there from now on; so many watchers are told. Must not block.
+    /// These chunks of `content`, one at least, are there from now on; so many watchers are told. Must not block.
     fn marked(&self, content: ContentId, chunks: &[u32], watchers: usize);
 
     /// The draft `content` has more entries; told before the chunks that need them. Must not block.
@@ -554,7 +554,9 @@ impl Slot {
                     // Who does not know the entry cannot do anything with the chunk.
                     let is_known = |index: &u32| growing.entries().get(*index).is_some();
                     let known: Vec<u32> = chunks.iter().copied().filter(is_known).collect();
-                    watcher.marked(*id, &known, watchers.len());
+                    if !known.is_empty() {
+                        watcher.marked(*id, &known, watchers.len());
+                    }
                 }
             }
         }
