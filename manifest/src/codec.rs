@@ -10,6 +10,10 @@ use thiserror::Error;
 /// Bytes of the length before every body.
 pub const PREFIX_SIZE: usize = 4;
 
+/// Bytes that most messages do not exceed: the name of a content and a few chunks. With room for these at once, the
+/// encoder, which writes byte by byte, need not grow its buffer six times.
+const USUAL_SIZE: usize = 96;
+
 /// Why bytes are not a message.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum CodecError {
@@ -41,8 +45,9 @@ pub enum CodecError {
 
 /// The body of a message.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    bincode::serde::encode_to_vec(message, bincode::config::standard())
-        .expect("plain data of known length always encodes")
+    let mut bytes = Vec::with_capacity(USUAL_SIZE);
+    append(&mut bytes, message);
+    bytes
 }
 
 /// Puts the body of a message behind what is in `bytes`.
@@ -58,12 +63,25 @@ pub fn frame<T: Serialize>(message: &T) -> Vec<u8> {
 
 /// A message whose last field is encoded already: `head` is all that is before it.
 pub fn frame_of<T: Serialize>(head: &T, rest: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0; PREFIX_SIZE];
-    append(&mut bytes, head);
-    bytes.extend_from_slice(rest);
-    let size = u32::try_from(bytes.len() - PREFIX_SIZE).expect("messages are far below 4 GiB");
-    bytes[..PREFIX_SIZE].copy_from_slice(&size.to_be_bytes());
+    let mut bytes = Vec::new();
+    append_frame_of(&mut bytes, head, rest);
     bytes
+}
+
+/// Puts a message with its length before it behind what is in `bytes`.
+pub fn append_frame<T: Serialize>(bytes: &mut Vec<u8>, message: &T) {
+    append_frame_of(bytes, message, &[]);
+}
+
+fn append_frame_of<T: Serialize>(bytes: &mut Vec<u8>, head: &T, rest: &[u8]) {
+    bytes.reserve(PREFIX_SIZE + USUAL_SIZE + rest.len());
+    let prefix = bytes.len();
+    bytes.extend_from_slice(&[0; PREFIX_SIZE]);
+    let body = bytes.len();
+    append(bytes, head);
+    bytes.extend_from_slice(rest);
+    let size = u32::try_from(bytes.len() - body).expect("messages are far below 4 GiB");
+    bytes[prefix..body].copy_from_slice(&size.to_be_bytes());
 }
 
 /// The size of the body that follows `prefix`, if it is within `size_max`.
@@ -178,6 +196,33 @@ mod tests {
                 extra: 1
             })
         );
+    }
+
+    #[test]
+    fn frames_are_put_one_behind_the_other() -> Result<(), CodecError> {
+        let messages: Vec<_> = (0..3)
+            .map(|index| Ask::Get {
+                content: id(),
+                index,
+            })
+            .collect();
+        let mut bytes = Vec::new();
+        messages
+            .iter()
+            .for_each(|message| append_frame(&mut bytes, message));
+        assert_eq!(
+            bytes,
+            messages.iter().map(frame).collect::<Vec<_>>().concat()
+        );
+        let mut rest = &bytes[..];
+        for message in messages {
+            let (prefix, behind) = rest.split_first_chunk().expect("a frame");
+            let (body, next) = behind.split_at(body_size(*prefix, FRAME_SIZE_MAX)?);
+            assert_eq!(decode::<Ask>(body)?, message);
+            rest = next;
+        }
+        assert!(rest.is_empty());
+        Ok(())
     }
 
     fn id() -> crate::ContentId {

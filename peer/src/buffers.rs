@@ -5,8 +5,8 @@ use std::{
     sync::Mutex,
 };
 
-/// Buffers that are kept at most.
-const KEPT_MAX: usize = 8;
+/// Buffers that are kept at most: so many, or small ones of so many bytes.
+const KEPT_MAX: (usize, usize) = (8, 1 << 20);
 
 /// Bytes of a page. Where a copy begins 16 bytes after the beginning of a page, as what the allocator maps for itself
 /// does, AMD's Zen 3 copies a file's pages into it at 1.4 GB/s, else at 4.5 (`rep movsb`, with which the kernel copies).
@@ -81,7 +81,9 @@ impl Buffers {
     /// Gives a buffer back; one without memory is not worth keeping.
     pub(crate) fn give_back(&self, buffer: Buffer) {
         let mut kept = self.0.lock().expect("no holder of this lock panics");
-        if buffer.memory.capacity() > 0 && kept.len() < KEPT_MAX {
+        let (count, size) = KEPT_MAX;
+        let fitting = size.checked_div(buffer.memory.capacity());
+        if fitting.is_some_and(|fitting| kept.len() < fitting.max(count)) {
             kept.push(buffer);
         }
     }

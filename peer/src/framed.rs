@@ -3,8 +3,11 @@
 use anchorage_manifest::codec::{self, CodecError, PREFIX_SIZE};
 use anyhow::{Context as _, Result};
 use serde::{Serialize, de::DeserializeOwned};
-use std::io::ErrorKind;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use std::io::{self, ErrorKind};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite,
+    AsyncWriteExt as _,
+};
 
 /// Reads one message of at most `size_max` bytes; `None` where the stream ends between two messages.
 ///
@@ -16,9 +19,7 @@ pub async fn read<T: DeserializeOwned>(
     let mut prefix = [0; PREFIX_SIZE];
     let first = match stream.read(&mut prefix[..1]).await {
         Ok(count) => count,
-        // Many nodes just go; without TLS's good-bye that is an error of this kind.
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => 0,
-        Err(error) => return Err(error).context("the connection broke"),
+        Err(error) => return broken(error),
     };
     if first == 0 {
         return Ok(None);
@@ -33,6 +34,34 @@ pub async fn read<T: DeserializeOwned>(
         .await
         .context("the connection ended within a frame")?;
     Ok(Some(codec::decode(&body)?))
+}
+
+/// [`read`] of a stream that has a buffer: what lies there whole is decoded there.
+pub async fn read_buffered<T: DeserializeOwned>(
+    stream: &mut (impl AsyncBufRead + Unpin),
+    size_max: usize,
+) -> Result<Option<T>> {
+    let bytes = match stream.fill_buf().await {
+        Ok(bytes) => bytes,
+        Err(error) => return broken(error),
+    };
+    if let Some((&prefix, rest)) = bytes.split_first_chunk()
+        && let Some(body) = rest.get(..codec::body_size(prefix, size_max)?)
+    {
+        let (message, size) = (codec::decode(body)?, PREFIX_SIZE + body.len());
+        stream.consume(size);
+        return Ok(Some(message));
+    }
+    read(stream, size_max).await
+}
+
+/// The end of a stream between two messages.
+fn broken<T>(error: io::Error) -> Result<Option<T>> {
+    match error.kind() {
+        // Many nodes just go; without TLS's good-bye that is an error of this kind.
+        ErrorKind::UnexpectedEof => Ok(None),
+        _ => Err(error).context("the connection broke"),
+    }
 }
 
 /// Reads one message that must come.
@@ -65,40 +94,64 @@ pub fn nonsense(error: &anyhow::Error) -> Option<String> {
 mod tests {
     use super::*;
     use anchorage_manifest::{limits::FRAME_SIZE_MAX, wire::Request};
+    use tokio::io::BufReader;
 
     #[tokio::test]
     async fn an_end_is_clean_only_between_frames() -> Result<()> {
         let frame = codec::frame(&Request::Heartbeat);
-        let mut twice: &[u8] = &[&frame[..], &frame[..]].concat();
-        assert_eq!(
-            read(&mut twice, FRAME_SIZE_MAX).await?,
-            Some(Request::Heartbeat)
-        );
-        assert_eq!(
-            read(&mut twice, FRAME_SIZE_MAX).await?,
-            Some(Request::Heartbeat)
-        );
-        assert_eq!(read::<Request>(&mut twice, FRAME_SIZE_MAX).await?, None);
-        let mut cut = &frame[..frame.len() - 1];
-        let error = read::<Request>(&mut cut, FRAME_SIZE_MAX)
+        let twice: &[u8] = &[&frame[..], &frame[..]].concat();
+        let (mut plain, mut buffered) = (twice, twice);
+        for expected in [Some(Request::Heartbeat), Some(Request::Heartbeat), None] {
+            assert_eq!(read(&mut plain, FRAME_SIZE_MAX).await?, expected);
+            assert_eq!(
+                read_buffered(&mut buffered, FRAME_SIZE_MAX).await?,
+                expected
+            );
+        }
+        let cut = &frame[..frame.len() - 1];
+        let error = read::<Request>(&mut &*cut, FRAME_SIZE_MAX).await.err();
+        let error = error.context("cut")?;
+        assert!(nonsense(&error).is_none(), "{error:#}");
+        let error = read_buffered::<Request>(&mut &*cut, FRAME_SIZE_MAX)
             .await
-            .err()
-            .context("cut")?;
+            .err();
+        let error = error.context("cut")?;
         assert!(nonsense(&error).is_none(), "{error:#}");
         Ok(())
     }
 
     #[tokio::test]
+    async fn a_frame_may_come_in_pieces() -> Result<()> {
+        let frames = [
+            codec::frame(&Request::Heartbeat),
+            codec::frame(&Request::Heartbeat),
+        ]
+        .concat();
+        for size in 1..frames.len() {
+            let mut stream = BufReader::with_capacity(size, &frames[..]);
+            for expected in [Some(Request::Heartbeat), Some(Request::Heartbeat), None] {
+                assert_eq!(read_buffered(&mut stream, FRAME_SIZE_MAX).await?, expected);
+            }
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn a_frame_over_the_limit_is_nonsense() -> Result<()> {
-        let mut claim: &[u8] = &[0xff; 8];
-        let error = read::<Request>(&mut claim, FRAME_SIZE_MAX)
-            .await
-            .err()
-            .context("4 GiB")?;
-        assert!(
-            nonsense(&error).is_some_and(|text| text.contains("4294967295")),
-            "{error:#}"
-        );
+        let claim: &[u8] = &[0xff; 8];
+        let errors = [
+            read::<Request>(&mut &*claim, FRAME_SIZE_MAX).await.err(),
+            read_buffered::<Request>(&mut &*claim, FRAME_SIZE_MAX)
+                .await
+                .err(),
+        ];
+        for error in errors {
+            let error = error.context("4 GiB")?;
+            assert!(
+                nonsense(&error).is_some_and(|text| text.contains("4294967295")),
+                "{error:#}"
+            );
+        }
         Ok(())
     }
 }

@@ -126,14 +126,10 @@ impl Name {
         self.shared.sealed.get().copied().filter(|_| !is_settled)
     }
 
-    /// How long nothing may be asked before the source is asked by the content's name.
-    fn patience(&self) -> Duration {
+    /// How long nothing may be asked before the source is asked by the content's name, if it ever is.
+    fn patience(&self) -> Option<Duration> {
         let is_draft = self.shared.slot.is_draft() && !self.is_settled.load(Ordering::Relaxed);
-        if is_draft {
-            RENAME_AFTER
-        } else {
-            Duration::MAX
-        }
+        is_draft.then_some(RENAME_AFTER)
     }
 
     /// Whether an answer is about the content.
@@ -195,27 +191,33 @@ async fn write(
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) -> Result<()> {
     let mut waiting = Vec::new();
+    let mut bytes = Vec::new();
     loop {
-        let mut bytes = Vec::new();
-        let received = timeout(name.patience(), commands.recv_many(&mut waiting, 256)).await;
+        let receiving = commands.recv_many(&mut waiting, 256);
+        let received = match name.patience() {
+            Some(patience) => timeout(patience, receiving).await,
+            None => Ok(receiving.await),
+        };
+        bytes.clear();
         match (received, name.next()) {
             (Ok(0), _) => return Ok(()),
             (Ok(_), _) => {}
             // Nothing is wanted of the source, perhaps for what it cannot tell by the draft's name.
             (Err(_), Some(content)) => {
                 let have = name.shared.slot.have();
-                bytes = codec::frame(&Ask::Interested { content, have });
+                codec::append_frame(&mut bytes, &Ask::Interested { content, have });
             }
             (Err(_), None) => continue,
         }
         let content = name.id();
         for command in waiting.drain(..) {
-            bytes.extend_from_slice(&match command {
-                Command::Get(index) => codec::frame(&Ask::Get { content, index }),
-                Command::Any => codec::frame(&Ask::Any { content }),
-                Command::Have(chunks) => codec::frame(&Ask::Have { content, chunks }),
-                Command::Cancel(index) => codec::frame(&Ask::Cancel { content, index }),
-            });
+            let ask = match command {
+                Command::Get(index) => Ask::Get { content, index },
+                Command::Any => Ask::Any { content },
+                Command::Have(chunks) => Ask::Have { content, chunks },
+                Command::Cancel(index) => Ask::Cancel { content, index },
+            };
+            codec::append_frame(&mut bytes, &ask);
         }
         let written = async {
             writer.write_all(&bytes).await?;
@@ -231,7 +233,8 @@ async fn read(name: &Name, id: SourceId, mut reader: Reader) -> Result<()> {
     let shared = &name.shared;
     let geometry = shared.slot.geometry();
     loop {
-        match framed::expect(&mut reader, FRAME_SIZE_MAX).await? {
+        let answer = framed::read_buffered(&mut reader, FRAME_SIZE_MAX).await?;
+        match answer.context("the other side hung up")? {
             Answer::Bitmap {
                 content: same,
                 have,

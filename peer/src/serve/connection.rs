@@ -20,13 +20,18 @@ use anchorage_manifest::{
 };
 use anyhow::{Context as _, Result};
 use socket2::SockRef;
-use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     sync::oneshot,
     task::spawn_blocking,
-    time::timeout,
+    time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
 
@@ -134,7 +139,8 @@ pub(super) async fn run(server: Arc<Server>, mut stream: TlsStream<TcpStream>) {
 
 /// The first words: which protocol it is. Neither side says more before the other has answered.
 async fn greet(stream: &mut TlsStream<TcpStream>) -> Result<(), End> {
-    match ask(stream).await? {
+    let read = timeout(IDLE_DEADLINE, framed::read(stream, FRAME_SIZE_MAX)).await;
+    match read.map_err(|_| Idle::refusal())?? {
         Some(Ask::Hello {
             version: PROTOCOL_VERSION,
         }) => {
@@ -150,16 +156,46 @@ async fn greet(stream: &mut TlsStream<TcpStream>) -> Result<(), End> {
     }
 }
 
-async fn ask(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Ask>, End> {
-    match timeout(IDLE_DEADLINE, framed::read(stream, FRAME_SIZE_MAX)).await {
-        Ok(read) => Ok(read?),
-        Err(_) => Err(Refusal::Malformed("nothing was said for too long".to_owned()).into()),
+/// How long nothing has been said. The timer is set anew when it goes off, not for every message.
+struct Idle {
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    fn begin() -> Self {
+        let timer = Box::pin(sleep(IDLE_DEADLINE));
+        Self { timer }
+    }
+
+    /// Waits for something to be said.
+    async fn until<T>(&mut self, said: impl Future<Output = T>) -> Result<T, Refusal> {
+        let deadline = Instant::now() + IDLE_DEADLINE;
+        let mut said = pin!(said);
+        loop {
+            tokio::select! {
+                biased;
+                said = &mut said => return Ok(said),
+                () = &mut self.timer => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(Self::refusal());
+            }
+            self.timer.as_mut().reset(deadline);
+        }
+    }
+
+    fn refusal() -> Refusal {
+        Refusal::Malformed("nothing was said for too long".to_owned())
     }
 }
 
 impl Connection {
     async fn read(&mut self) -> Result<(), End> {
-        while let Some(ask) = ask(&mut self.stream).await? {
+        let mut idle = Idle::begin();
+        while let Some(ask) = idle
+            .until(framed::read_buffered(&mut self.stream, FRAME_SIZE_MAX))
+            .await??
+        {
             match ask {
                 Ask::Hello { .. } => {
                     return Err(Refusal::Malformed("Hello a second time".to_owned()).into());

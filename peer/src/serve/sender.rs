@@ -43,20 +43,22 @@ struct Piece {
     slot: Option<Arc<Grant>>,
 }
 
-/// News as they are sent.
-fn frames(news: News) -> Vec<u8> {
+/// Puts news, as they are sent, behind what is in `bytes`.
+fn append(bytes: &mut Vec<u8>, news: News) {
     match news {
-        News::Have(content, chunks) => codec::frame(&Answer::Have { content, chunks }),
+        News::Have(content, chunks) => {
+            codec::append_frame(bytes, &Answer::Have { content, chunks });
+        }
         News::Entries(content, first, hashes, signature) => {
             let count = u32::try_from(hashes.len()).expect("at most as many as chunks");
-            let mut frames = codec::frame(&Answer::Entries {
+            let entries = Answer::Entries {
                 content,
                 first,
                 count,
                 signature,
-            });
-            frames.extend(hashes.iter().flat_map(|hash| hash.0));
-            frames
+            };
+            codec::append_frame(bytes, &entries);
+            bytes.extend(hashes.iter().flat_map(|hash| hash.0));
         }
     }
 }
@@ -223,23 +225,23 @@ impl Loader {
         let grant = tokio::select! {
             biased;
             grant = line => grant.expect("who waits is granted a slot sooner or later"),
-            news = outbox.news() => return Some(self.message(frames(news))),
+            news = outbox.news() => return Some(self.news(news)),
         };
         self.in_line = None;
         while let Some(item) = outbox.in_turn() {
             match item {
-                Item::News(news) => self.ahead.extend(frames(news)),
+                Item::News(news) => append(&mut self.ahead, news),
                 item => return Some(self.load(item, outbox, Some(grant)).await),
             }
         }
-        (!self.ahead.is_empty()).then(|| self.message(Vec::new()))
+        (!self.ahead.is_empty()).then(|| self.message())
     }
 
     /// Loads an item; a chunk has been granted a slot.
     async fn load(&mut self, item: Item, outbox: &Outbox, grant: Option<Grant>) -> Piece {
         match item {
             Item::Answer(answer) => self.answer(&answer),
-            Item::News(news) => self.message(frames(news)),
+            Item::News(news) => self.news(news),
             Item::List(content, list) => {
                 let body = list.encode();
                 let size = u32::try_from(body.len()).expect("a list is far below 4 GiB");
@@ -260,20 +262,20 @@ impl Loader {
         }
     }
 
-    fn answer(&mut self, answer: &Answer) -> Piece {
-        self.message(codec::frame(answer))
+    fn news(&mut self, news: News) -> Piece {
+        append(&mut self.ahead, news);
+        self.message()
     }
 
-    /// A message, behind those that were to go with whatever comes next.
-    fn message(&mut self, frame: Vec<u8>) -> Piece {
-        let mut head = mem::take(&mut self.ahead);
-        if head.is_empty() {
-            head = frame;
-        } else {
-            head.extend(frame);
-        }
+    fn answer(&mut self, answer: &Answer) -> Piece {
+        codec::append_frame(&mut self.ahead, answer);
+        self.message()
+    }
+
+    /// The messages that were to go with whatever comes next.
+    fn message(&mut self) -> Piece {
         Piece {
-            head,
+            head: mem::take(&mut self.ahead),
             body: Buffer::default(),
             is_last: true,
             slot: None,

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -190,8 +190,7 @@ impl Reader {
     fn take(&mut self, out: &mut ReadBuf<'_>) {
         let count = self.plain.len().min(out.remaining());
         out.put_slice(&self.buffer[self.plain.start..][..count]);
-        self.plain.start += count;
-        self.expected = self.expected.saturating_sub(count);
+        Pin::new(self).consume(count);
     }
 
     /// Receives more; nothing is opened and not taken.
@@ -261,6 +260,27 @@ impl AsyncRead for Reader {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncBufRead for Reader {
+    fn poll_fill_buf(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        while this.plain.is_empty() {
+            if this.is_ended {
+                return Poll::Ready(Ok(&[]));
+            }
+            // Where there is no other room, it is opened where it lies.
+            if !this.open(&mut ReadBuf::new(&mut []))? {
+                ready!(this.poll_receive(context))?;
+            }
+        }
+        Poll::Ready(Ok(&this.buffer[this.plain.clone()]))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, count: usize) {
+        self.plain.start += count;
+        self.expected = self.expected.saturating_sub(count);
     }
 }
 
