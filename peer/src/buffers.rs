@@ -108,4 +108,17 @@ mod tests {
         assert!(buffer[100..].iter().all(|&byte| byte == 0));
         assert_eq!(Buffer::default().len(), 0);
     }
+
+    #[test]
+    fn many_small_ones_are_kept_and_few_large_ones() {
+        for (size, kept) in [(0, 0), (32 << 10, 28), (1 << 20, 8)] {
+            let buffers = Buffers::new();
+            (0..100).for_each(|_| buffers.give_back(Buffer::new(size)));
+            assert_eq!(
+                buffers.0.lock().expect("no panics").len(),
+                kept,
+                "{size} bytes"
+            );
+        }
+    }
 }

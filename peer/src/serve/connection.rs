@@ -139,8 +139,8 @@ pub(super) async fn run(server: Arc<Server>, mut stream: TlsStream<TcpStream>) {
 
 /// The first words: which protocol it is. Neither side says more before the other has answered.
 async fn greet(stream: &mut TlsStream<TcpStream>) -> Result<(), End> {
-    let read = timeout(IDLE_DEADLINE, framed::read(stream, FRAME_SIZE_MAX)).await;
-    match read.map_err(|_| Idle::refusal())?? {
+    let reading = framed::read(stream, FRAME_SIZE_MAX);
+    match Idle::at_most(IDLE_DEADLINE).until(reading).await?? {
         Some(Ask::Hello {
             version: PROTOCOL_VERSION,
         }) => {
@@ -158,18 +158,19 @@ async fn greet(stream: &mut TlsStream<TcpStream>) -> Result<(), End> {
 
 /// How long nothing has been said. The timer is set anew when it goes off, not for every message.
 struct Idle {
+    limit: Duration,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Idle {
-    fn begin() -> Self {
-        let timer = Box::pin(sleep(IDLE_DEADLINE));
-        Self { timer }
+    fn at_most(limit: Duration) -> Self {
+        let timer = Box::pin(sleep(limit));
+        Self { limit, timer }
     }
 
     /// Waits for something to be said.
     async fn until<T>(&mut self, said: impl Future<Output = T>) -> Result<T, Refusal> {
-        let deadline = Instant::now() + IDLE_DEADLINE;
+        let deadline = Instant::now() + self.limit;
         let mut said = pin!(said);
         loop {
             tokio::select! {
@@ -178,20 +179,18 @@ impl Idle {
                 () = &mut self.timer => {}
             }
             if Instant::now() >= deadline {
-                return Err(Self::refusal());
+                return Err(Refusal::Malformed(
+                    "nothing was said for too long".to_owned(),
+                ));
             }
             self.timer.as_mut().reset(deadline);
         }
-    }
-
-    fn refusal() -> Refusal {
-        Refusal::Malformed("nothing was said for too long".to_owned())
     }
 }
 
 impl Connection {
     async fn read(&mut self) -> Result<(), End> {
-        let mut idle = Idle::begin();
+        let mut idle = Idle::at_most(IDLE_DEADLINE);
         while let Some(ask) = idle
             .until(framed::read_buffered(&mut self.stream, FRAME_SIZE_MAX))
             .await??
@@ -497,6 +496,19 @@ mod tests {
     use anchorage_manifest::{Source, codec, wire::ALPN_CHUNKS};
     use tokio::{net::TcpListener, time::sleep};
     use tokio_rustls::TlsAcceptor;
+
+    #[tokio::test]
+    async fn who_says_something_in_time_may_go_on() {
+        let limit = Duration::from_millis(200);
+        let mut idle = Idle::at_most(limit);
+        // The timer goes off in between, and is set anew.
+        for _ in 0..5 {
+            assert!(idle.until(sleep(limit * 2 / 5)).await.is_ok());
+        }
+        let begun = Instant::now();
+        assert!(idle.until(std::future::pending::<()>()).await.is_err());
+        assert!(begun.elapsed() >= limit);
+    }
 
     #[tokio::test]
     async fn who_hangs_up_while_a_chunk_waits_for_its_turn_is_no_asker_any_more() -> Result<()> {

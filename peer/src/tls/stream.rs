@@ -425,7 +425,7 @@ mod tests {
     use super::*;
     use crate::identity::Identity;
     use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
     };
     use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -480,6 +480,38 @@ mod tests {
         assert_eq!(server.read(&mut [0; 1]).await?, 0, "a proper end");
         server.shutdown().await?;
         assert_eq!(client.read(&mut [0; 1]).await?, 0, "a proper end");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_where_it_lies_and_what_is_copied_follow_each_other() -> Result<()> {
+        let (client, mut server) = connection().await?;
+        let mut reader = taken_over(client)?.split().0;
+        let bytes: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
+        let write = async {
+            server.write_all(&bytes).await?;
+            server.flush().await?;
+            server.shutdown().await
+        };
+        let read = async {
+            let mut received = Vec::new();
+            let mut copied = [0; 777];
+            loop {
+                let there = reader.fill_buf().await?;
+                if there.is_empty() {
+                    return io::Result::Ok(received);
+                }
+                let count = there.len().min(100);
+                received.extend_from_slice(&there[..count]);
+                reader.consume(count);
+                let count = reader.read(&mut copied).await?;
+                received.extend_from_slice(&copied[..count]);
+            }
+        };
+        let (written, received) = tokio::join!(write, read);
+        written?;
+        assert!(received? == bytes);
+        assert!(reader.fill_buf().await?.is_empty(), "still the end");
         Ok(())
     }
 
