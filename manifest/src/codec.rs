@@ -96,6 +96,14 @@ pub fn body_size(prefix: [u8; PREFIX_SIZE], size_max: usize) -> Result<usize, Co
     }
 }
 
+/// The body of the first frame, within `size_max`; none if it is not there whole.
+pub fn first_body(bytes: &[u8], size_max: usize) -> Result<Option<&[u8]>, CodecError> {
+    let Some((&prefix, rest)) = bytes.split_first_chunk() else {
+        return Ok(None);
+    };
+    Ok(rest.get(..body_size(prefix, size_max)?))
+}
+
 /// Reads the body of one message, which must be all of `body`.
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
     let (message, used) = decode_first(body)?;
@@ -214,12 +222,13 @@ mod tests {
             bytes,
             messages.iter().map(frame).collect::<Vec<_>>().concat()
         );
+        let cut = &bytes[..frame(&messages[0]).len() - 1];
+        assert_eq!(first_body(cut, FRAME_SIZE_MAX)?, None);
         let mut rest = &bytes[..];
         for message in messages {
-            let (prefix, behind) = rest.split_first_chunk().expect("a frame");
-            let (body, next) = behind.split_at(body_size(*prefix, FRAME_SIZE_MAX)?);
+            let body = first_body(rest, FRAME_SIZE_MAX)?.expect("a frame");
             assert_eq!(decode::<Ask>(body)?, message);
-            rest = next;
+            rest = &rest[PREFIX_SIZE + body.len()..];
         }
         assert!(rest.is_empty());
         Ok(())

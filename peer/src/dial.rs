@@ -97,10 +97,10 @@ pub async fn get_list(stream: &mut Stream, content: ContentId, ahead: &Ahead) ->
     let fetching = async {
         let mut asks = codec::frame(&Ask::GetList { content });
         if let Some(have) = ahead.interested.clone() {
-            asks.extend(codec::frame(&Ask::Interested { content, have }));
+            codec::append_frame(&mut asks, &Ask::Interested { content, have });
         }
         for _ in 0..ahead.any {
-            asks.extend(codec::frame(&Ask::Any { content }));
+            codec::append_frame(&mut asks, &Ask::Any { content });
         }
         stream.write_all(&asks).await?;
         stream.flush().await?;

@@ -9,6 +9,9 @@ use tokio::io::{
     AsyncWriteExt as _,
 };
 
+/// Why a message that must come does not.
+const HUNG_UP: &str = "the other side hung up";
+
 /// Reads one message of at most `size_max` bytes; `None` where the stream ends between two messages.
 ///
 /// An error whose root is a [`CodecError`] means that the other side sent nonsense; any other that it is gone.
@@ -45,9 +48,7 @@ pub async fn read_buffered<T: DeserializeOwned>(
         Ok(bytes) => bytes,
         Err(error) => return broken(error),
     };
-    if let Some((&prefix, rest)) = bytes.split_first_chunk()
-        && let Some(body) = rest.get(..codec::body_size(prefix, size_max)?)
-    {
+    if let Some(body) = codec::first_body(bytes, size_max)? {
         let (message, size) = (codec::decode(body)?, PREFIX_SIZE + body.len());
         stream.consume(size);
         return Ok(Some(message));
@@ -69,9 +70,15 @@ pub async fn expect<T: DeserializeOwned>(
     stream: &mut (impl AsyncRead + Unpin),
     size_max: usize,
 ) -> Result<T> {
-    read(stream, size_max)
-        .await?
-        .context("the other side hung up")
+    read(stream, size_max).await?.context(HUNG_UP)
+}
+
+/// [`expect`] of a stream that has a buffer.
+pub async fn expect_buffered<T: DeserializeOwned>(
+    stream: &mut (impl AsyncBufRead + Unpin),
+    size_max: usize,
+) -> Result<T> {
+    read_buffered(stream, size_max).await?.context(HUNG_UP)
 }
 
 /// Writes one message and flushes it.

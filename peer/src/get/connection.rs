@@ -233,8 +233,7 @@ async fn read(name: &Name, id: SourceId, mut reader: Reader) -> Result<()> {
     let shared = &name.shared;
     let geometry = shared.slot.geometry();
     loop {
-        let answer = framed::read_buffered(&mut reader, FRAME_SIZE_MAX).await?;
-        match answer.context("the other side hung up")? {
+        match framed::expect_buffered(&mut reader, FRAME_SIZE_MAX).await? {
             Answer::Bitmap {
                 content: same,
                 have,

@@ -79,7 +79,7 @@ async fn fetch_from(node: &Arc<Node>, source: Source, release: &Release) -> Resu
     let mut stream = node.dial(source).await?;
     let mut asks = codec::frame(&Ask::GetList { content });
     for index in 0..release.geometry.chunks() {
-        asks.extend(codec::frame(&Ask::Get { content, index }));
+        codec::append_frame(&mut asks, &Ask::Get { content, index });
     }
     stream.write_all(&asks).await?;
     stream.flush().await?;

@@ -79,6 +79,7 @@ struct Connection {
     server: Arc<Server>,
     asker: AskerId,
     stream: Reader,
+    silence: Silence,
     outbox: Arc<Outbox>,
     interests: BTreeSet<ContentId>,
     admitted: BTreeMap<ContentId, Geometry>,
@@ -90,7 +91,8 @@ pub(super) async fn run(server: Arc<Server>, mut stream: TlsStream<TcpStream>) {
     // Options that a kernel does not know cost speed, nothing else.
     drop(socket.set_tcp_nodelay(true));
     drop(socket.set_tcp_notsent_lowat(UNSENT_SIZE));
-    if let Err(end) = greet(&mut stream).await {
+    let mut silence = Silence::at_most(IDLE_DEADLINE);
+    if let Err(end) = greet(&mut stream, &mut silence).await {
         if let End::Refused(refusal) = end {
             let answer = Answer::Refused { refusal };
             let explain = framed::write(&mut stream, &answer);
@@ -112,6 +114,7 @@ pub(super) async fn run(server: Arc<Server>, mut stream: TlsStream<TcpStream>) {
         server: server.clone(),
         asker,
         stream: reader,
+        silence,
         outbox: outbox.clone(),
         interests: BTreeSet::new(),
         admitted: BTreeMap::new(),
@@ -138,9 +141,9 @@ pub(super) async fn run(server: Arc<Server>, mut stream: TlsStream<TcpStream>) {
 }
 
 /// The first words: which protocol it is. Neither side says more before the other has answered.
-async fn greet(stream: &mut TlsStream<TcpStream>) -> Result<(), End> {
+async fn greet(stream: &mut TlsStream<TcpStream>, silence: &mut Silence) -> Result<(), End> {
     let reading = framed::read(stream, FRAME_SIZE_MAX);
-    match Idle::at_most(IDLE_DEADLINE).until(reading).await?? {
+    match silence.until(reading).await?? {
         Some(Ask::Hello {
             version: PROTOCOL_VERSION,
         }) => {
@@ -157,12 +160,12 @@ async fn greet(stream: &mut TlsStream<TcpStream>) -> Result<(), End> {
 }
 
 /// How long nothing has been said. The timer is set anew when it goes off, not for every message.
-struct Idle {
+struct Silence {
     limit: Duration,
     timer: Pin<Box<Sleep>>,
 }
 
-impl Idle {
+impl Silence {
     fn at_most(limit: Duration) -> Self {
         let timer = Box::pin(sleep(limit));
         Self { limit, timer }
@@ -190,8 +193,8 @@ impl Idle {
 
 impl Connection {
     async fn read(&mut self) -> Result<(), End> {
-        let mut idle = Idle::at_most(IDLE_DEADLINE);
-        while let Some(ask) = idle
+        while let Some(ask) = self
+            .silence
             .until(framed::read_buffered(&mut self.stream, FRAME_SIZE_MAX))
             .await??
         {
@@ -500,13 +503,13 @@ mod tests {
     #[tokio::test]
     async fn who_says_something_in_time_may_go_on() {
         let limit = Duration::from_millis(200);
-        let mut idle = Idle::at_most(limit);
+        let mut silence = Silence::at_most(limit);
         // The timer goes off in between, and is set anew.
         for _ in 0..5 {
-            assert!(idle.until(sleep(limit * 2 / 5)).await.is_ok());
+            assert!(silence.until(sleep(limit * 2 / 5)).await.is_ok());
         }
         let begun = Instant::now();
-        assert!(idle.until(std::future::pending::<()>()).await.is_err());
+        assert!(silence.until(std::future::pending::<()>()).await.is_err());
         assert!(begun.elapsed() >= limit);
     }
 
@@ -542,7 +545,7 @@ mod tests {
         let (mut reader, mut writer) = dial(&theirs, source).await?.split();
         let have = Bitmap::empty(1);
         let mut asks = codec::frame(&Ask::Interested { content, have });
-        asks.extend(codec::frame(&Ask::Any { content }));
+        codec::append_frame(&mut asks, &Ask::Any { content });
         writer.write_all(&asks).await?;
         writer.flush().await?;
         let answer = framed::expect(&mut reader, FRAME_SIZE_MAX).await?;

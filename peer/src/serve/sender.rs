@@ -354,11 +354,11 @@ mod tests {
     /// The messages in front of a piece's bytes.
     fn messages(mut head: &[u8]) -> Result<Vec<Answer>> {
         let mut messages = Vec::new();
-        while let Some((&prefix, rest)) = head.split_first_chunk() {
-            let (body, rest) = rest.split_at(codec::body_size(prefix, 1 << 10)?);
+        while let Some(body) = codec::first_body(head, 1 << 10)? {
             messages.push(codec::decode(body)?);
-            head = rest;
+            head = &head[codec::PREFIX_SIZE + body.len()..];
         }
+        anyhow::ensure!(head.is_empty(), "a part of a message");
         Ok(messages)
     }
 
