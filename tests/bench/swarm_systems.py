@@ -203,6 +203,29 @@ class VerifiedChain(Chain):
         return [self.args.binaries / "yardstick", "relay", "--size", self.source.stat().st_size, file]
 
 
+class VerifiedMesh(VerifiedChain):
+    """A connection from each to each, and nobody chooses or says anything: what is left of a swarm without its talk."""
+
+    name = "mesh, encrypted and verified"
+
+    def origin_words(self):
+        return self.mesh(self.source, self.count)
+
+    def words(self, number):
+        others = [self.at(other) for other in range(1, self.count + 1) if other != number]
+        words = [*self.mesh(self.file(number), self.count - 1), "--origin", self.at(0)]
+        return [*words, "--others", ",".join(others)] if others else words
+
+    def mesh(self, file, askers):
+        """What all nodes have in common."""
+        return [self.args.binaries / "yardstick", "mesh", "--size", self.source.stat().st_size,
+                "--listen", f"0.0.0.0:{PORT}", "--askers", askers, file]
+
+    def at(self, number):
+        """Where a node listens."""
+        return f"{self.network.address(number)}:{PORT}"
+
+
 class Torrent(System):
     """What BitTorrent clients have in common: a torrent, and a tracker that is not on any limited line."""
 
@@ -323,5 +346,6 @@ class Aria2(Torrent):
 
 SYSTEMS = {
     "anchorage": Anchorage, "chain": Chain, "verified-chain": VerifiedChain,
+    "verified-mesh": VerifiedMesh,
     "libtorrent-tuned": LibtorrentTuned, "libtorrent": Libtorrent, "libtorrent-super": LibtorrentSuper, "aria2": Aria2,
 }

@@ -8,8 +8,12 @@
 //! No protocol, no list of hashes to compare with, no hash of the whole file, no bookkeeping: what is left is what a
 //! correct program cannot do without. rustls 0.23 with aws-lc-rs and sha2, as in Anchorage.
 //!
-//! `yardstick relay` is the same for swarms, see [`relay`].
+//! `yardstick relay` and `yardstick mesh` are the same for swarms, see [`relay`] and [`mesh`].
 
+#[path = "yardstick_link.rs"]
+mod link;
+#[path = "yardstick_mesh.rs"]
+mod mesh;
 #[path = "yardstick_relay.rs"]
 mod relay;
 
@@ -75,6 +79,9 @@ enum Side {
     /// A node of a relay chain: receives, hashes, writes and passes on; the first without `--from`, the last without
     /// `--listen`
     Relay(relay::Relay),
+    /// A node of a mesh: receives, hashes, writes and passes on to all others what comes from the origin; the origin
+    /// without `--origin`
+    Mesh(mesh::Mesh),
 }
 
 /// First byte and end of a connection's part; 16 bytes on the wire.
@@ -124,6 +131,7 @@ fn main() -> Result<()> {
     match Arguments::parse().side {
         Side::Send { listen, file } => send(listen, file),
         Side::Relay(relay) => relay.run(),
+        Side::Mesh(mesh) => mesh.run(),
         Side::Receive {
             from,
             size,

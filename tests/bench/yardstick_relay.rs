@@ -9,34 +9,26 @@
 //! is read again, and nothing would go on without a node that has failed. TLS stream and hashes are those of Anchorage:
 //! what a swarm takes beyond this is what sharing costs.
 
+use crate::link::{accept, dial_if, say};
 use anchorage_manifest::Hash;
 use anchorage_peer::{
-    identity::Identity,
     sha256::{Running, update_both_with},
-    tls::{self, Reader, Stream, Writer},
+    tls::{Reader, Stream, Writer},
 };
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use std::{
     fs::{File, OpenOptions},
     hint::black_box,
-    io::{Write as _, stdin, stdout},
+    io::stdin,
     net::SocketAddr,
     os::unix::fs::FileExt as _,
     path::PathBuf,
-    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    time::sleep,
+    net::TcpListener,
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector};
-
-const ALPN: &[u8] = b"anchorage-relay";
-
-/// How long it is tried to reach the node before, which starts at the same moment.
-const PATIENCE: (u32, Duration) = (200, Duration::from_millis(10));
 
 /// A node of the chain. Without `--from` it is the first and sends the file, without `--listen` it is the last.
 #[derive(Args)]
@@ -71,8 +63,14 @@ impl Relay {
             };
             say("ready")?;
             stdin().read_line(&mut String::new())?;
+            let accepting = async {
+                match &listener {
+                    Some(listener) => accept(listener).await.map(Some),
+                    None => Ok(None),
+                }
+            };
             // Both at once: the node before waits for this one as this one for the node behind.
-            let (before, behind) = tokio::try_join!(self.dial(), accept(listener))?;
+            let (before, behind) = tokio::try_join!(dial_if(self.from), accepting)?;
             let (mut before, mut behind) = (before.map(Stream::split), behind.map(Stream::split));
             let before = before.as_mut().map(|(reader, _)| reader);
             let behind = behind.as_mut().map(|(_, writer)| writer);
@@ -81,35 +79,6 @@ impl Relay {
             say("done")?;
             std::future::pending().await
         })
-    }
-
-    async fn dial(&self) -> Result<Option<Stream>> {
-        let Some(address) = self.from else {
-            return Ok(None);
-        };
-        let (tries, pause) = PATIENCE;
-        let mut connected = TcpStream::connect(address).await;
-        for _ in 1..tries {
-            if connected.is_ok() {
-                break;
-            }
-            sleep(pause).await;
-            connected = TcpStream::connect(address).await;
-        }
-        let socket = connected.with_context(|| format!("cannot dial {address}"))?;
-        socket.set_nodelay(true)?;
-        let config = tls::client_config(&Identity::generate()?, ALPN, None)?;
-        let connector = TlsConnector::from(config);
-        let mut stream = connector.connect(tls::server_name(), socket).await?;
-        // A word from each side, so that nothing is on its way when the stream is taken over; the next is this side's.
-        stream.write_u8(0).await?;
-        stream.flush().await?;
-        stream.read_u8().await?;
-        let (socket, connection) = stream.into_inner();
-        let mut stream = Stream::take_over(socket, connection)?;
-        stream.write_u8(0).await?;
-        stream.flush().await?;
-        Ok(Some(stream))
     }
 
     /// The hash of all that has come.
@@ -143,23 +112,6 @@ impl Relay {
     }
 }
 
-async fn accept(listener: Option<TcpListener>) -> Result<Option<Stream>> {
-    let Some(listener) = listener else {
-        return Ok(None);
-    };
-    let (socket, _) = listener.accept().await?;
-    socket.set_nodelay(true)?;
-    let acceptor = TlsAcceptor::from(tls::server_config(&Identity::generate()?, &[ALPN])?);
-    let mut stream = acceptor.accept(socket).await?;
-    stream.read_u8().await?;
-    stream.write_u8(0).await?;
-    stream.flush().await?;
-    let (socket, connection) = stream.into_inner();
-    let mut stream = Stream::take_over(socket, connection)?;
-    stream.read_u8().await?;
-    Ok(Some(stream))
-}
-
 /// Receives a chunk, makes both hashes, and writes it.
 async fn take(
     reader: &mut Reader,
@@ -176,10 +128,4 @@ async fn take(
     black_box(own.finish());
     file.write_all_at(chunk, offset)?;
     Ok(())
-}
-
-fn say(word: &str) -> Result<()> {
-    let mut out = stdout();
-    writeln!(out, "{word}")?;
-    Ok(out.flush()?)
 }

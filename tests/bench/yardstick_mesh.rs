@@ -1,0 +1,267 @@
+//! The other yardstick of `tests/bench/swarm`: what a mesh takes in which nobody chooses and nothing is said.
+//!
+//! ```text
+//! the file ─► origin ── chunk n ──► getter n mod N ── the same chunk ──► every other getter
+//!                                   both hashes, pwrite                  both hashes, pwrite
+//! ```
+//! Every getter has a connection from every other one, as the getters of Anchorage have where they are few. The origin
+//! gives each chunk to one of them in turn, and that one passes it on, from memory, to all others. It is the least that
+//! has every chunk travel two hops at most and every line carry as much as any other: no lists, requests, news, acks,
+//! slots or recovery, one thread a node. Of the processors, what a swarm takes beyond this is what choosing costs, and what
+//! this takes beyond the chain is what many connections cost. Its makespan is what TCP makes of them by itself.
+
+use crate::link::{accept, dial, dial_if, say};
+use anchorage_manifest::{Geometry, Hash, geometry::Extent};
+use anchorage_peer::{
+    sha256::{Running, update_both, update_both_with},
+    tls::{Reader, Writer},
+};
+use anyhow::{Context as _, Result};
+use clap::Args;
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    hint::black_box,
+    io::stdin,
+    mem,
+    net::SocketAddr,
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::mpsc,
+    task::JoinSet,
+};
+
+/// Chunks that the origin has ready for a getter: those who are quicker do not get more.
+const AHEAD: usize = 2;
+
+/// A node of the mesh. Without `--origin` it is the origin and sends the file.
+#[derive(Args)]
+pub(crate) struct Mesh {
+    /// Where the origin listens
+    #[arg(long)]
+    origin: Option<SocketAddr>,
+    /// Where the other getters listen
+    #[arg(long, value_delimiter = ',')]
+    others: Vec<SocketAddr>,
+    /// Where to wait for those who are sent to
+    #[arg(long)]
+    listen: SocketAddr,
+    /// How many these are
+    #[arg(long)]
+    askers: usize,
+    /// Bytes in all
+    #[arg(long)]
+    size: u64,
+    /// Bytes of a chunk
+    #[arg(long, default_value_t = 32 << 10)]
+    chunk_size: u32,
+    /// The file to read or to write
+    file: PathBuf,
+}
+
+/// A chunk and its number.
+type Chunk = (u32, Arc<Block>);
+
+/// A chunk's bytes, in memory that is used again.
+struct Block(Vec<u8>);
+
+/// Memory that no chunk is in.
+static FREE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// What a getter has.
+struct Taken {
+    file: File,
+    geometry: Geometry,
+    /// The hash of the file as far as it is there from its beginning, and how many chunks that are.
+    whole: Running,
+    prefix: u32,
+    /// Chunks behind that.
+    waiting: BTreeMap<u32, Arc<Block>>,
+}
+
+impl Mesh {
+    /// Prints `ready`, waits for a line on stdin, prints `done` when all is there, and stays until it is killed.
+    pub(crate) fn run(&self) -> Result<()> {
+        self.geometry()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let listener = TcpListener::bind(self.listen).await?;
+            say("ready")?;
+            stdin().read_line(&mut String::new())?;
+            // All at once: everybody waits for everybody.
+            let (origin, others, askers) = tokio::try_join!(
+                dial_if(self.origin),
+                self.dial_others(),
+                self.accept(&listener)
+            )?;
+            match origin {
+                Some(origin) => self.take(origin.split().0, others, askers).await?,
+                None => self.give(askers).await?,
+            }
+            say("done")?;
+            std::future::pending().await
+        })
+    }
+
+    fn geometry(&self) -> Result<Geometry> {
+        Ok(Geometry::new(self.size, self.chunk_size)?)
+    }
+
+    async fn dial_others(&self) -> Result<Vec<Reader>> {
+        let mut dialling = JoinSet::new();
+        self.others
+            .iter()
+            .for_each(|&address| _ = dialling.spawn(dial(address)));
+        let mut readers = Vec::new();
+        while let Some(dialled) = dialling.join_next().await {
+            readers.push(dialled??.split().0);
+        }
+        Ok(readers)
+    }
+
+    async fn accept(&self, listener: &TcpListener) -> Result<Vec<Writer>> {
+        let mut writers = Vec::new();
+        for _ in 0..self.askers {
+            writers.push(accept(listener).await?.split().1);
+        }
+        Ok(writers)
+    }
+
+    /// The origin's part: each chunk goes to one getter, in turn.
+    async fn give(&self, askers: Vec<Writer>) -> Result<()> {
+        let (file, geometry) = (File::open(&self.file)?, self.geometry()?);
+        let queues = senders(askers, AHEAD);
+        for (queue, index) in queues.iter().cycle().zip(0..geometry.chunks()) {
+            let Extent { offset, size } = extent(geometry, index)?;
+            let mut bytes = Block::new(size as usize);
+            file.read_exact_at(&mut bytes.0, offset)?;
+            queue.send((index, Arc::new(bytes))).await?;
+        }
+        Ok(())
+    }
+
+    /// A getter's part: what comes from the origin goes on to all others.
+    async fn take(&self, origin: Reader, others: Vec<Reader>, askers: Vec<Writer>) -> Result<()> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&self.file)?;
+        let geometry = self.geometry()?;
+        // Nobody waits for room: what is passed on is in memory once, however many lack it.
+        let queues = senders(askers, geometry.chunks() as usize);
+        let (arriving, mut arrivals) = mpsc::unbounded_channel();
+        let receive = |mut reader: Reader, is_first: bool| {
+            let arriving = arriving.clone();
+            tokio::spawn(async move {
+                while let Ok(index) = reader.read_u32().await {
+                    let size = extent(geometry, index)?.size as usize;
+                    let mut bytes = Block::new(size);
+                    reader.expect(size);
+                    reader.read_exact(&mut bytes.0).await?;
+                    arriving.send((index, Arc::new(bytes), is_first))?;
+                }
+                anyhow::Ok(())
+            });
+        };
+        receive(origin, true);
+        others.into_iter().for_each(|other| receive(other, false));
+        // When the last of them has hung up, nothing comes any more.
+        drop(arriving);
+        let mut taken = Taken {
+            file,
+            geometry,
+            whole: Running::default(),
+            prefix: 0,
+            waiting: BTreeMap::new(),
+        };
+        for _ in 0..geometry.chunks() {
+            let arrived = arrivals.recv().await;
+            let (index, bytes, is_first) = arrived.context("everybody has hung up")?;
+            taken.store(index, &bytes)?;
+            if is_first {
+                for queue in &queues {
+                    queue.try_send((index, bytes.clone()))?;
+                }
+            }
+        }
+        say(&format!("{:?}", taken.finish()))
+    }
+}
+
+impl Taken {
+    /// Verifies a chunk, hashes it or the next of those that wait for the file, side by side, and writes it.
+    fn store(&mut self, index: u32, bytes: &Arc<Block>) -> Result<()> {
+        let mut own = Running::default();
+        if index == self.prefix {
+            update_both_with(&bytes.0, &mut own, &mut self.whole);
+            self.prefix += 1;
+        } else {
+            match self.waiting.remove(&self.prefix) {
+                Some(next) => {
+                    update_both(&mut own, &bytes.0, &mut self.whole, &next.0);
+                    self.prefix += 1;
+                }
+                None => own.update(&bytes.0),
+            }
+            self.waiting.insert(index, bytes.clone());
+        }
+        // There is no list to compare with.
+        black_box(own.finish());
+        let offset = extent(self.geometry, index)?.offset;
+        Ok(self.file.write_all_at(&bytes.0, offset)?)
+    }
+
+    /// The hash of the file, all of which is there.
+    fn finish(mut self) -> Hash {
+        self.waiting
+            .values()
+            .for_each(|bytes| self.whole.update(&bytes.0));
+        self.whole.finish()
+    }
+}
+
+impl Block {
+    /// So many bytes, whatever they are.
+    fn new(size: usize) -> Self {
+        let free = FREE.lock().expect("no holder of this lock panics").pop();
+        let mut bytes = free.unwrap_or_default();
+        bytes.resize(size, 0);
+        Self(bytes)
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let mut free = FREE.lock().expect("no holder of this lock panics");
+        free.push(mem::take(&mut self.0));
+    }
+}
+
+/// Where chunks for each of these wait, so many at most, until they are sent.
+fn senders(writers: Vec<Writer>, room: usize) -> Vec<mpsc::Sender<Chunk>> {
+    let send = |mut writer: Writer| {
+        let (queue, mut queued) = mpsc::channel::<Chunk>(room);
+        tokio::spawn(async move {
+            while let Some((index, bytes)) = queued.recv().await {
+                writer.write_u32(index).await?;
+                writer.write_all(&bytes.0).await?;
+                writer.flush().await?;
+            }
+            anyhow::Ok(())
+        });
+        queue
+    };
+    writers.into_iter().map(send).collect()
+}
+
+fn extent(geometry: Geometry, index: u32) -> Result<Extent> {
+    geometry.extent(index).context("a chunk past the end")
+}
