@@ -198,14 +198,6 @@ impl Bitmap {
             .map(|base| base + word.trailing_zeros())
     }
 
-    /// The last chunk in the set.
-    pub fn last(&self) -> Option<u32> {
-        let words = self.words.iter().enumerate();
-        let (at, word) = words.rev().find(|&(_, &word)| word != 0)?;
-        let bit = at * 64 + 63 - word.leading_zeros() as usize;
-        u32::try_from(bit).ok()
-    }
-
     /// The chunks in the set as ranges that do not touch, in order.
     pub fn runs(&self) -> impl Iterator<Item = Range<u32>> + '_ {
         let mut end = 0;
@@ -523,7 +515,6 @@ mod tests {
             for start in [0, 1, 63, 64, 200, 299, 300, 1000] {
                 prop_assert_eq!(subject.next_from(start), model.range(start..).next().copied());
             }
-            prop_assert_eq!(subject.last(), model.last().copied());
         }
 
         #[test]
