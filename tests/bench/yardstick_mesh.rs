@@ -10,19 +10,18 @@
 //! slots or recovery, one thread a node. Of the processors, what a swarm takes beyond this is what choosing costs, and what
 //! this takes beyond the chain is what many connections cost. Its makespan is what TCP makes of them by itself.
 
-use crate::link::{accept, dial, dial_if, say};
+use crate::link::{Linker, say, wait_to_start};
 use anchorage_manifest::{Geometry, Hash, geometry::Extent};
 use anchorage_peer::{
     sha256::{Running, update_both, update_both_with},
-    tls::{Reader, Writer},
+    tls::{Reader, Stream, Writer},
 };
 use anyhow::{Context as _, Result};
 use clap::Args;
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
+    fs::File,
     hint::black_box,
-    io::stdin,
     mem,
     net::SocketAddr,
     os::unix::fs::FileExt as _,
@@ -87,56 +86,56 @@ struct Taken {
 impl Mesh {
     /// Prints `ready`, waits for a line on stdin, prints `done` when all is there, and stays until it is killed.
     pub(crate) fn run(&self) -> Result<()> {
-        self.geometry()?;
+        let geometry = Geometry::new(self.size, self.chunk_size)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         runtime.block_on(async {
             let listener = TcpListener::bind(self.listen).await?;
-            say("ready")?;
-            stdin().read_line(&mut String::new())?;
+            wait_to_start()?;
+            let linker = Linker::new()?;
             // All at once: everybody waits for everybody.
             let (origin, others, askers) = tokio::try_join!(
-                dial_if(self.origin),
-                self.dial_others(),
-                self.accept(&listener)
+                linker.dial_if(self.origin),
+                self.dial_others(&linker),
+                self.accept(&linker, &listener)
             )?;
             match origin {
-                Some(origin) => self.take(origin.split().0, others, askers).await?,
-                None => self.give(askers).await?,
+                Some(origin) => {
+                    let origin = origin.split().0;
+                    self.take(geometry, origin, others, askers).await?;
+                }
+                None => self.give(geometry, askers).await?,
             }
             say("done")?;
             std::future::pending().await
         })
     }
 
-    fn geometry(&self) -> Result<Geometry> {
-        Ok(Geometry::new(self.size, self.chunk_size)?)
-    }
-
-    async fn dial_others(&self) -> Result<Vec<Reader>> {
+    async fn dial_others(&self, linker: &Linker) -> Result<Vec<Reader>> {
         let mut dialling = JoinSet::new();
-        self.others
-            .iter()
-            .for_each(|&address| _ = dialling.spawn(dial(address)));
-        let mut readers = Vec::new();
-        while let Some(dialled) = dialling.join_next().await {
-            readers.push(dialled??.split().0);
+        for &address in &self.others {
+            let linker = linker.clone();
+            dialling.spawn(async move { linker.dial(address).await });
         }
-        Ok(readers)
+        let streams = all(dialling).await?;
+        Ok(streams.into_iter().map(|stream| stream.split().0).collect())
     }
 
-    async fn accept(&self, listener: &TcpListener) -> Result<Vec<Writer>> {
-        let mut writers = Vec::new();
+    async fn accept(&self, linker: &Linker, listener: &TcpListener) -> Result<Vec<Writer>> {
+        let mut answering = JoinSet::new();
         for _ in 0..self.askers {
-            writers.push(accept(listener).await?.split().1);
+            let (socket, _) = listener.accept().await?;
+            let linker = linker.clone();
+            answering.spawn(async move { linker.answer(socket).await });
         }
-        Ok(writers)
+        let streams = all(answering).await?;
+        Ok(streams.into_iter().map(|stream| stream.split().1).collect())
     }
 
     /// The origin's part: each chunk goes to one getter, in turn.
-    async fn give(&self, askers: Vec<Writer>) -> Result<()> {
-        let (file, geometry) = (File::open(&self.file)?, self.geometry()?);
+    async fn give(&self, geometry: Geometry, askers: Vec<Writer>) -> Result<()> {
+        let file = File::open(&self.file)?;
         let queues = senders(askers, AHEAD);
         for (queue, index) in queues.iter().cycle().zip(0..geometry.chunks()) {
             let Extent { offset, size } = extent(geometry, index)?;
@@ -148,13 +147,14 @@ impl Mesh {
     }
 
     /// A getter's part: what comes from the origin goes on to all others.
-    async fn take(&self, origin: Reader, others: Vec<Reader>, askers: Vec<Writer>) -> Result<()> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&self.file)?;
-        let geometry = self.geometry()?;
+    async fn take(
+        &self,
+        geometry: Geometry,
+        origin: Reader,
+        others: Vec<Reader>,
+        askers: Vec<Writer>,
+    ) -> Result<()> {
+        let file = File::create(&self.file)?;
         // Nobody waits for room: what is passed on is in memory once, however many lack it.
         let queues = senders(askers, geometry.chunks() as usize);
         let (arriving, mut arrivals) = mpsc::unbounded_channel();
@@ -243,6 +243,15 @@ impl Drop for Block {
         let mut free = FREE.lock().expect("no holder of this lock panics");
         free.push(mem::take(&mut self.0));
     }
+}
+
+/// The connections, once all are there.
+async fn all(mut tasks: JoinSet<Result<Stream>>) -> Result<Vec<Stream>> {
+    let mut streams = Vec::new();
+    while let Some(stream) = tasks.join_next().await {
+        streams.push(stream??);
+    }
+    Ok(streams)
 }
 
 /// Where chunks for each of these wait, so many at most, until they are sent.

@@ -9,7 +9,7 @@
 //! is read again, and nothing would go on without a node that has failed. TLS stream and hashes are those of Anchorage:
 //! what a swarm takes beyond this is what sharing costs.
 
-use crate::link::{accept, dial_if, say};
+use crate::link::{Linker, say, wait_to_start};
 use anchorage_manifest::Hash;
 use anchorage_peer::{
     sha256::{Running, update_both_with},
@@ -20,7 +20,6 @@ use clap::Args;
 use std::{
     fs::{File, OpenOptions},
     hint::black_box,
-    io::stdin,
     net::SocketAddr,
     os::unix::fs::FileExt as _,
     path::PathBuf,
@@ -61,16 +60,16 @@ impl Relay {
                 Some(address) => Some(TcpListener::bind(address).await?),
                 None => None,
             };
-            say("ready")?;
-            stdin().read_line(&mut String::new())?;
+            wait_to_start()?;
+            let linker = Linker::new()?;
             let accepting = async {
                 match &listener {
-                    Some(listener) => accept(listener).await.map(Some),
+                    Some(listener) => linker.answer(listener.accept().await?.0).await.map(Some),
                     None => Ok(None),
                 }
             };
             // Both at once: the node before waits for this one as this one for the node behind.
-            let (before, behind) = tokio::try_join!(dial_if(self.from), accepting)?;
+            let (before, behind) = tokio::try_join!(linker.dial_if(self.from), accepting)?;
             let (mut before, mut behind) = (before.map(Stream::split), behind.map(Stream::split));
             let before = before.as_mut().map(|(reader, _)| reader);
             let behind = behind.as_mut().map(|(_, writer)| writer);
