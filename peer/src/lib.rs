@@ -19,6 +19,7 @@ pub mod lookup;
 pub mod node;
 pub mod output;
 pub mod publish;
+pub mod rings;
 pub mod run;
 pub mod scheduler;
 pub mod serve;

@@ -2,8 +2,8 @@
 //! real memory behind `Any` and the real upload slots. What lines do stands in `sim_lines`.
 //!
 //! A getter needs some round trips to an anchor before it asks for anything, and some for every connection. Whoever
-//! has stored a chunk is listed by the anchors, and dialled by all who ask fewer than `LINKS_MAX` others, and by some who
-//! give up somebody else for that.
+//! has stored a chunk is listed by the anchors, and asked by those whose neighbour it becomes, who give up somebody else
+//! for that.
 //! What is said takes no bandwidth, but waits behind the chunks that are on the same lines.
 //!
 //! Processors are simulated if a chunk is said to cost some: those of one machine, for all nodes alike, one chunk after
@@ -16,8 +16,9 @@ use crate::{
     sim_node::{Connection, Item, Link, Node, NodeNumber, What},
     sim_scenario::{Fate, Outcome, SECOND, Scenario},
 };
-use anchorage_manifest::{Bitmap, Geometry, Hash};
+use anchorage_manifest::{Bitmap, Geometry, Hash, NodeId};
 use anchorage_peer::{
+    rings::{RINGS, Rings},
     scheduler::{Action, Event, Scheduler},
     serve::Share,
     time::Time,
@@ -25,15 +26,12 @@ use anchorage_peer::{
 use sha2::{Digest as _, Sha256};
 use std::{mem, rc::Rc};
 
-/// Nodes that a getter asks, the anchors included.
-const LINKS_MAX: usize = 24;
-
 /// Nanoseconds that news wait for others at least, and as many for each who is told: half of what a message may take, for
 /// they often go with a chunk before.
 const NEWS_BATCH: u64 = 10_000_000;
 const NEWS_SHARE: u64 = 3_000_000;
 
-/// Nanoseconds between two looks for others, while there are too few.
+/// Nanoseconds between two looks for others.
 const LOOK_EVERY: u64 = 20_000_000;
 
 /// Round trips to an anchor before a getter dials anybody for chunks, and before a connection is up.
@@ -54,10 +52,12 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) connections: Vec<Connection>,
     anchors: usize,
-    /// Who has something, in the order in which the anchors heard of it.
-    holders: Vec<NodeNumber>,
-    /// How many of `holders` each node has looked at.
-    looked: Vec<usize>,
+    /// Who has something, as far as the anchors have heard, and how often that has changed.
+    rings: Rings,
+    listed: u64,
+    /// How often it had changed when each node looked.
+    looked: Vec<u64>,
+    seed: u64,
     rng: fastrand::Rng,
     actions: Vec<Action>,
     /// Chunks that the getters lack before they are at half; none left when they are.
@@ -128,8 +128,10 @@ impl World {
             calendar: Calendar::new(),
             connections: Vec::new(),
             anchors,
-            holders: Vec::new(),
+            rings: Rings::default(),
+            listed: 0,
             looked: vec![0; nodes.len()],
+            seed: scenario.seed,
             actions: Vec::new(),
             until_half: 0,
             half: None,
@@ -191,7 +193,10 @@ impl World {
             What::PieceCame(link, piece) => self.piece_came(link, piece),
             What::Verified(link, index) => self.verified(link, index),
             What::News(node) => self.news(node),
-            What::Listed(node) => self.holders.push(node),
+            What::Listed(node) => {
+                self.rings.insert(self.id(node));
+                self.listed += 1;
+            }
             What::Tick(node) => {
                 self.nodes[node].ticks = false;
                 self.handle(node, Event::Tick);
@@ -241,38 +246,44 @@ impl World {
         self.say_to_asker(link, What::Bitmap(link, have));
     }
 
-    /// Dials those who have come since the last look, while there is room; after that a newcomer takes the place of
-    /// somebody as often as makes all equally likely to be asked, as in peer/src/get/sources.rs.
+    /// Dials those who have become neighbours since the last look, and gives up others for them, as in
+    /// peer/src/get/sources.rs.
     fn look(&mut self, node: NodeNumber) {
         if self.nodes[node].finished.is_some() || self.nodes[node].is_dead {
             return;
         }
-        let connections = &self.connections;
-        let asks = &mut self.nodes[node].asks;
-        asks.retain(|&link| !connections[link].closed);
-        let mut links = asks.clone();
-        let mut new = self.holders[self.looked[node]..].to_vec();
-        let known = self.anchors + self.looked[node];
-        self.looked[node] += new.len();
-        self.rng.shuffle(&mut new);
-        for (place, other) in new.into_iter().enumerate() {
-            if other == node || self.nodes[other].is_dead {
-                continue;
-            }
-            if links.len() >= LINKS_MAX {
-                if self.rng.usize(..=known + place) >= LINKS_MAX {
+        if mem::replace(&mut self.looked[node], self.listed) != self.listed {
+            let neighbours = self.rings.neighbours(self.id(node), |_| true);
+            let neighbours: Vec<NodeNumber> = neighbours.into_iter().map(number).collect();
+            let connections = &self.connections;
+            let asks = &mut self.nodes[node].asks;
+            asks.retain(|&link| !connections[link].closed);
+            let asked = asks.iter().map(|&link| (connections[link].source, link));
+            let asked = asked.filter(|&(other, _)| other >= self.anchors);
+            let (near, mut far): (Vec<_>, Vec<_>) =
+                asked.partition(|(other, _)| neighbours.contains(other));
+            let mut count = near.len() + far.len();
+            for other in neighbours {
+                if near.iter().any(|&(asked, _)| asked == other) {
                     continue;
                 }
-                let mut peers = (0..links.len())
-                    .filter(|&at| self.connections[links[at]].source >= self.anchors);
-                let count = peers.clone().count();
-                let victim = peers.nth(self.rng.usize(..count.max(1)));
-                let Some(victim) = victim else { continue };
-                self.close(links.swap_remove(victim));
+                if count < RINGS {
+                    count += 1;
+                } else if let Some((_, link)) = far.pop() {
+                    self.close(link);
+                }
+                self.dial(node, other, TRIPS.1);
             }
-            links.push(self.dial(node, other, TRIPS.1));
         }
         self.at(self.now + LOOK_EVERY, What::Look(node));
+    }
+
+    /// What a node is called; another name, and so another place in the rings, with every seed.
+    fn id(&self, node: NodeNumber) -> NodeId {
+        let mut id = NodeId([0; 32]);
+        id.0[..8].copy_from_slice(&(node as u64).to_le_bytes());
+        id.0[8..16].copy_from_slice(&self.seed.to_le_bytes());
+        id
     }
 
     /// Gives the asking node of a connection an event, unless it has ended.
@@ -373,6 +384,8 @@ impl World {
         let node = &mut self.nodes[number];
         node.is_dead = true;
         let (asks, asked_by) = (node.asks.clone(), node.asked_by.clone());
+        self.rings.remove(self.id(number));
+        self.listed += 1;
         asks.into_iter().for_each(|link| self.close(link));
         for link in asked_by {
             self.at(self.now + self.latency, What::Broken(link));
@@ -413,6 +426,12 @@ impl World {
             self.handle(asker, Event::Gone(link as u64));
         }
     }
+}
+
+/// Which node is called that.
+fn number(id: NodeId) -> NodeNumber {
+    let (number, _) = id.0.split_first_chunk().expect("32 bytes");
+    NodeNumber::try_from(u64::from_le_bytes(*number)).expect("it was one")
 }
 
 /// Bytes that a line sends at a time: as few as TCP sends in one go, but no more pieces than a chunk needs to be

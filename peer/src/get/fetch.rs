@@ -84,8 +84,8 @@ struct Meter {
 /// What the driver waited for.
 enum Wake {
     Reports,
-    /// Who else has something is known; others are to leave for them.
-    Gathered(Vec<SourceId>),
+    /// Who else has something is known.
+    Gathered,
     Sealed(Result<Arc<Slot>, RecvError>),
     Time,
 }
@@ -156,7 +156,7 @@ impl Fetch {
             let woke = tokio::select! {
                 // This fetch can report as well: there is no end.
                 _ = told.recv_many(&mut reports, REPORTS_MAX) => Wake::Reports,
-                victims = self.gathering.hear() => Wake::Gathered(victims),
+                () = self.gathering.hear() => Wake::Gathered,
                 slot = seal(&mut self.sealed), if self.sealed.is_some() => Wake::Sealed(slot),
                 () = sleep_until(wake_at.into()) => Wake::Time,
             };
@@ -166,7 +166,7 @@ impl Fetch {
                         self.report(id, report, shares)?;
                     }
                 }
-                Wake::Gathered(victims) => victims.into_iter().for_each(|id| self.hang_up(id)),
+                Wake::Gathered => {}
                 Wake::Sealed(slot) => {
                     self.sealed = None;
                     if let Ok(slot) = slot {
@@ -371,7 +371,9 @@ impl Fetch {
     }
 
     fn dial(&mut self, shared: &Arc<Shared>) {
-        for dialled in self.gathering.dial() {
+        let (dialled, ended) = self.gathering.dial();
+        ended.into_iter().for_each(|id| self.hang_up(id));
+        for dialled in dialled {
             let (commands, orders) = mpsc::unbounded_channel();
             let (id, source) = (dialled.id, dialled.source);
             self.links.insert(

@@ -36,7 +36,8 @@ pub(super) struct Gathering {
     node: Arc<Node>,
     content: ContentId,
     epoch: Instant,
-    pub(super) sources: Sources,
+    /// Not in place: what a fetch waits with is large as it is.
+    pub(super) sources: Box<Sources>,
     news: Receiver<News>,
     found: (UnboundedSender<Vec<Source>>, UnboundedReceiver<Vec<Source>>),
     watch_again: Instant,
@@ -70,7 +71,7 @@ impl Gathering {
             node: node.clone(),
             content,
             epoch: Instant::now(),
-            sources: Sources::default(),
+            sources: Box::new(Sources::new(node.identity.id())),
             news: node.news(),
             found: mpsc::unbounded_channel(),
             watch_again: Instant::now() + WATCH_EVERY,
@@ -102,12 +103,15 @@ impl Gathering {
         dial_at.map_or(self.watch_again, |at| at.min(self.watch_again))
     }
 
-    /// Dials whom it is time to dial; those who were dialled since the last call.
-    pub(super) fn dial(&mut self) -> Vec<Dialled> {
+    /// Dials whom it is time to dial: those who were dialled since the last call, and which connections to end for
+    /// them.
+    pub(super) fn dial(&mut self) -> (Vec<Dialled>, Vec<SourceId>) {
         if Instant::now() >= self.watch_again {
             self.watch(None);
         }
-        for (id, source) in self.sources.pick(self.now()) {
+        let now = self.now();
+        let (picked, mut ended) = self.sources.pick(now);
+        for (id, source) in picked {
             let (give, stream) = oneshot::channel();
             let node = self.node.clone();
             self.tasks.spawn(async move {
@@ -123,31 +127,33 @@ impl Gathering {
             });
         }
         while self.tasks.try_join_next().is_some() {}
-        std::mem::take(&mut self.dialled)
+        let mut dialled = std::mem::take(&mut self.dialled);
+        // Whom nobody has taken yet ends here.
+        dialled.retain(|Dialled { id, source, .. }| {
+            let place = ended.iter().position(|ended| ended == id);
+            if let Some(place) = place {
+                ended.remove(place);
+                self.sources.down(*id, source.node, now);
+            }
+            place.is_none()
+        });
+        (dialled, ended)
     }
 
     /// Dials, as long as nobody takes who was dialled.
     pub(super) async fn run(&mut self) -> Infallible {
         loop {
-            self.dialled = self.dial();
+            (self.dialled, _) = self.dial();
             let deadline = self.deadline();
-            let victims = tokio::select! {
-                victims = self.hear() => victims,
-                () = sleep_until(deadline.into()) => Vec::new(),
-            };
-            let now = self.now();
-            let (dialled, hung_up) = std::mem::take(&mut self.dialled)
-                .into_iter()
-                .partition(|dialled| !victims.contains(&dialled.id));
-            self.dialled = dialled;
-            for Dialled { id, source, .. } in hung_up {
-                self.sources.down(id, source.node, now);
+            tokio::select! {
+                () = self.hear() => {}
+                () = sleep_until(deadline.into()) => {}
             }
         }
     }
 
-    /// Waits for what the anchors tell, and keeps it in mind; which connections are to be hung up on for others.
-    pub(super) async fn hear(&mut self) -> Vec<SourceId> {
+    /// Waits for what the anchors tell, and keeps it in mind.
+    pub(super) async fn hear(&mut self) {
         let found = tokio::select! {
             told = self.news.recv() => match told {
                 Ok(News::Push(Push::Came { content, source })) if content == self.content => {
@@ -160,8 +166,7 @@ impl Gathering {
             },
             Some(sources) = self.found.1.recv() => sources,
         };
-        let learned = found.into_iter().filter_map(|source| self.learn(source));
-        learned.collect()
+        found.into_iter().for_each(|source| self.learn(source));
     }
 
     /// Takes news of other things than who has come.
@@ -177,13 +182,12 @@ impl Gathering {
         }
     }
 
-    /// A node is said to have something of it; the connection to hang up on for it, if any.
-    fn learn(&mut self, source: Source) -> Option<SourceId> {
-        if source.node == self.node.identity.id() {
-            return None;
+    /// A node is said to have something of it.
+    fn learn(&mut self, source: Source) {
+        if source.node != self.node.identity.id() {
+            let is_anchor = self.node.is_anchor(source.node);
+            self.sources.learn(self.node.reachable(source), is_anchor);
         }
-        let is_anchor = self.node.is_anchor(source.node);
-        self.sources.learn(self.node.reachable(source), is_anchor)
     }
 
     /// There is a connection to a source already.
