@@ -143,6 +143,7 @@ impl Gathering {
     /// Dials, as long as nobody takes who was dialled.
     pub(super) async fn run(&mut self) -> Infallible {
         loop {
+            // Where nobody has taken any, none is left to be ended elsewhere.
             (self.dialled, _) = self.dial();
             let deadline = self.deadline();
             tokio::select! {

@@ -1,7 +1,7 @@
 //! Whom to dial: the nodes that are said to have something, and how they have behaved so far.
 //!
 //! Anchors are dialled all, and of the others the neighbours in [`Rings`]. Whoever cannot be reached is stood in for by
-//! the next one, and comes back when it can.
+//! the next one, until it can be and has delivered something.
 
 use crate::{
     rings::{RINGS, Rings},
@@ -54,9 +54,9 @@ struct Entry {
 struct Plan {
     /// Who is to be dialled, the last one first.
     dial: Vec<NodeId>,
-    /// Connections to others than anchors, beyond which one is ended for each that is dialled.
-    room: usize,
-    /// Who is connected and need not be.
+    /// Who but anchors is connected, and has not failed since it delivered something.
+    links: usize,
+    /// Who of them need not be.
     spare: Vec<NodeId>,
     /// When somebody may be dialled again, and the plan is another.
     retry: Option<Time>,
@@ -132,16 +132,15 @@ impl Sources {
             entry.link = Some(id);
             let address = entry.address;
             dialled.push((id, Source { node, address }));
-            if entry.is_anchor {
-                continue;
-            }
-            if plan.room > 0 {
-                plan.room -= 1;
-            } else if let Some(spare) = plan.spare.pop() {
-                let link = self.nodes[&spare].link;
-                self.leaving.extend(link);
-                ended.extend(link);
-            }
+            plan.links += usize::from(!entry.is_anchor && entry.failures == 0);
+        }
+        while plan.links > RINGS
+            && let Some(spare) = plan.spare.pop()
+        {
+            plan.links -= 1;
+            let link = self.nodes[&spare].link;
+            self.leaving.extend(link);
+            ended.extend(link);
         }
         self.plan = Some(plan);
         (dialled, ended)
@@ -167,14 +166,16 @@ impl Sources {
             .filter(|node| self.nodes[node].link.is_none())
             .collect();
         fastrand::shuffle(&mut plan.dial);
-        plan.room = RINGS;
         for (&node, entry) in &self.nodes {
             if entry.is_anchor {
                 if entry.link.is_none() && !entry.is_banned && !entry.is_gone && is_ready(entry) {
                     plan.dial.push(node);
                 }
-            } else if entry.link.is_some_and(|link| !self.leaving.contains(&link)) {
-                plan.room = plan.room.saturating_sub(1);
+            } else if entry.failures == 0
+                && let Some(link) = &entry.link
+                && !self.leaving.contains(link)
+            {
+                plan.links += 1;
                 if !neighbours.contains(&node) {
                     plan.spare.push(node);
                 }
@@ -212,8 +213,10 @@ impl Sources {
 
     /// A node has delivered a chunk: whatever went wrong with it before is forgiven.
     pub(super) fn delivered(&mut self, node: NodeId) {
-        if let Some(entry) = self.nodes.get_mut(&node) {
-            entry.failures = 0;
+        if let Some(entry) = self.nodes.get_mut(&node)
+            && std::mem::take(&mut entry.failures) > 0
+        {
+            self.plan = None;
         }
     }
 
@@ -358,7 +361,9 @@ mod tests {
         assert!(!before.contains(&other.node));
         assert_eq!(subject.deadline(), Some(now + BACKOFF.0));
         let (dialled, ended) = subject.pick(now + BACKOFF.0);
-        assert_eq!((dialled.len(), ended), (1, vec![stand_in]));
+        assert_eq!((dialled[0].1, ended), (failed, vec![]));
+        subject.delivered(failed.node);
+        assert_eq!(subject.pick(now + BACKOFF.0), (vec![], vec![stand_in]));
         assert_eq!(linked(&subject), before);
         subject.down(stand_in, other.node, now + BACKOFF.0);
         assert_eq!(settle(&mut subject, now + BACKOFF.0), (vec![], vec![]));
