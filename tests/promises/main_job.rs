@@ -5,7 +5,10 @@ use anchorage_manifest::{
     limits::PEERS_MAX,
     wire::{Answer, Ask, Reply, Request},
 };
-use anchorage_peer::identity::Identity;
+use anchorage_peer::{
+    identity::Identity,
+    rings::{RINGS, Rings},
+};
 use anchorage_tests::{
     Chunks, Control, Fake, Finished, Holding, Manner, PATIENCE, Serving, Swarm, sha256_of, until,
 };
@@ -196,6 +199,54 @@ fn chunks_come_from_several_sources_at_the_same_time() -> Result<()> {
     let start = spans.iter().map(|span| span.0).max().context("a span")?;
     let end = spans.iter().map(|span| span.1).min().context("a span")?;
     ensure!(start < end, "the sources were asked one after another");
+    Ok(())
+}
+
+#[test]
+fn of_many_sources_those_next_to_a_getter_are_asked_and_one_stands_in_for_who_fails() -> Result<()>
+{
+    let swarm = Swarm::start_one()?;
+    let anchor = swarm.anchor(1).address();
+    let publisher = Identity::from_seed([1; 32]);
+    let holding = Holding::random("ring.bin", 400 << 15, 1 << 15, &publisher)?;
+    holding.register(anchor, &publisher)?;
+    let getter = swarm.peer("getter")?;
+    let own = getter.status()?["id"].as_str().context("an id")?.parse()?;
+    let mut rings = Rings::default();
+    let identities = (10..40).map(|seed| Identity::from_seed([seed; 32]));
+    let identities: Vec<_> = identities.inspect(|one| rings.insert(one.id())).collect();
+    let failing = rings.neighbours(own, |_| true)[0];
+    let reliable = rings.neighbours(own, |node| node != failing);
+    assert_eq!(reliable.len(), RINGS);
+    let mut sources = Vec::new();
+    for identity in identities {
+        let slow = Manner::Slow(Duration::from_millis(15));
+        let manner = if identity.id() == failing {
+            Manner::HangUp
+        } else {
+            slow
+        };
+        let mut fake = Fake::start(identity, holding.clone(), manner)?;
+        fake.announce(anchor)?;
+        sources.push(fake);
+    }
+    getter.get("ring.bin", &[])?;
+    assert_eq!(sha256_of(&getter.path("ring.bin"))?, holding.sha256());
+    let mut others = 0;
+    for fake in &sources {
+        let (node, log) = (fake.id(), fake.log());
+        if node == failing {
+            assert!(log.hellos.len() > 1, "it is dialled again and again");
+        } else if reliable.contains(&node) {
+            assert!(!log.given.is_empty(), "{} gave nothing", fake.address());
+            // Once for the place of who gives the list, perhaps, and not whenever the failing one is tried.
+            assert!(log.hellos.len() <= 2, "{log:?}");
+        } else {
+            others += usize::from(!log.hellos.is_empty());
+        }
+    }
+    // Who gives the list, and who has the places of that one and of the failing one until the list is there.
+    assert!(others <= 3, "{others} that are no neighbours");
     Ok(())
 }
 
