@@ -202,17 +202,14 @@ impl Anchor {
 
     /// Kills one worker of a task and waits until another has taken its place; gives the new one.
     pub fn replace_worker(&self, task: &str, limit: Duration) -> Result<proc::Stat> {
-        let count = self.children().len();
-        let old = self.worker(task)?;
-        proc::signal(old.pid, Signal::SIGKILL)?;
+        let before: Vec<u32> = self.children().iter().map(|child| child.pid).collect();
+        proc::signal(self.worker(task)?.pid, Signal::SIGKILL)?;
+        let wanted = format!("anchor: {task}");
         until(limit, &format!("a new process of task {task}"), || {
-            let children = self.children();
-            if children.len() < count || proc::alive(old) {
-                return Ok(None);
-            }
-            let wanted = format!("anchor: {task}");
-            Ok(children.into_iter().rev().find(|child| {
-                child.start > old.start
+            // Another one of the task may have been there, and one that is dead is still told of.
+            let mut new = self.children().into_iter();
+            Ok(new.find(|child| {
+                !before.contains(&child.pid)
                     && proc::args(child.pid).is_ok_and(|args| args.starts_with(&wanted))
             }))
         })
