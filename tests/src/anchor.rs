@@ -150,11 +150,15 @@ impl Anchor {
 
     /// A worker of a task, as the kernel tells.
     pub fn worker(&self, task: &str) -> Result<proc::Stat> {
+        let found = self.workers_of(task).into_iter().next();
+        found.with_context(|| format!("anchor {} has no process of task {task}", self.id))
+    }
+
+    fn workers_of(&self, task: &str) -> Vec<proc::Stat> {
         let wanted = format!("anchor: {task}");
-        self.children()
-            .into_iter()
-            .find(|child| proc::args(child.pid).is_ok_and(|args| args.starts_with(&wanted)))
-            .with_context(|| format!("anchor {} has no process {wanted:?}", self.id))
+        let is_one =
+            |child: &proc::Stat| proc::args(child.pid).is_ok_and(|args| args.starts_with(&wanted));
+        self.children().into_iter().filter(is_one).collect()
     }
 
     /// Kills every process of it, the supervisor too, without a warning.
@@ -202,16 +206,14 @@ impl Anchor {
 
     /// Kills one worker of a task and waits until another has taken its place; gives the new one.
     pub fn replace_worker(&self, task: &str, limit: Duration) -> Result<proc::Stat> {
-        let before: Vec<u32> = self.children().iter().map(|child| child.pid).collect();
-        proc::signal(self.worker(task)?.pid, Signal::SIGKILL)?;
-        let wanted = format!("anchor: {task}");
+        let before = self.workers_of(task);
+        let old = self.worker(task)?;
+        proc::signal(old.pid, Signal::SIGKILL)?;
         until(limit, &format!("a new process of task {task}"), || {
-            // Another one of the task may have been there, and one that is dead is still told of.
-            let mut new = self.children().into_iter();
-            Ok(new.find(|child| {
-                !before.contains(&child.pid)
-                    && proc::args(child.pid).is_ok_and(|args| args.starts_with(&wanted))
-            }))
+            // Another one of the task may have been there all the time.
+            let is_new = |worker: &proc::Stat| before.iter().all(|old| old.pid != worker.pid);
+            let new = self.workers_of(task).into_iter().find(is_new);
+            Ok(new.filter(|_| !proc::alive(old)))
         })
     }
 }
