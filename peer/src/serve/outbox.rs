@@ -23,7 +23,8 @@ const ITEMS_MAX: usize = 8_192;
 const NEWS_BATCH: Duration = Duration::from_millis(10);
 
 /// Time from one message of news to the next: so much for each who watches the slot, since every message costs both sides
-/// as much as a packet of chunks does, and at most so much. With a chunk, news go before.
+/// as much as a packet of chunks does, and at most so much. With a chunk, news go before. The first pauses are shorter, each
+/// by [`NEWS_BATCH`] longer than the one before: whoever knows of little has little to ask for.
 const NEWS_PAUSE: (Duration, Duration) = (Duration::from_millis(6), Duration::from_millis(250));
 
 /// Something to send.
@@ -83,8 +84,9 @@ struct Queue {
     drafts: BTreeMap<ContentId, Told>,
     /// When the oldest of the news came.
     news_since: Option<Instant>,
-    /// When news were last taken out, and time from then to the next if nothing else is sent.
+    /// When news were last taken out, how often so far, and time from then to the next if nothing else is sent.
     told: Option<Instant>,
+    times_told: u32,
     news_pause: Duration,
     /// When the sender looks for news if nothing wakes it before.
     looks_at: Option<Instant>,
@@ -259,6 +261,7 @@ impl Queue {
             self.news.insert(content, rest);
         }
         self.told = Some(Instant::now());
+        self.times_told = self.times_told.saturating_add(1);
         if self.news.is_empty() {
             self.news_since = None;
         }
@@ -272,7 +275,8 @@ impl Watcher for Outbox {
         let (each, most) = NEWS_PAUSE;
         queue.news_pause = each
             .saturating_mul(u32::try_from(watchers).unwrap_or(u32::MAX))
-            .min(most);
+            .min(most)
+            .min(NEWS_BATCH.saturating_mul(queue.times_told));
         queue.news.entry(content).or_default().extend(chunks);
         if queue.news_since.is_some() {
             return;
@@ -463,6 +467,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_first_news_follow_one_another_soon_however_many_are_told() {
+        let (outbox, content) = (Outbox::default(), ContentId(Hash([1; 32])));
+        let began = Instant::now();
+        for times_told in 0..4 {
+            let told = Instant::now();
+            outbox.marked(content, &[times_told], usize::MAX);
+            outbox.news().await;
+            let pause = NEWS_BATCH * times_told.max(1);
+            assert!(told.elapsed() + Duration::from_millis(1) >= pause);
+        }
+        assert!(began.elapsed() < 3 * NEWS_PAUSE.1);
+    }
+
+    #[tokio::test]
     async fn the_more_are_told_the_longer_news_wait_for_others() {
         let (outbox, content) = (Outbox::default(), ContentId(Hash([1; 32])));
         for (watchers, pause) in [
@@ -470,6 +488,7 @@ mod tests {
             (20, 20 * NEWS_PAUSE.0),
             (usize::MAX, NEWS_PAUSE.1),
         ] {
+            outbox.queue().times_told = 100;
             outbox.marked(content, &[1], watchers);
             outbox.news().await;
             let told = Instant::now();
