@@ -103,6 +103,8 @@ pub(crate) struct Node {
     pub(crate) sent: u64,
     pub(crate) received: u64,
     pub(crate) news: Vec<u32>,
+    /// How often it has told news.
+    pub(crate) times_told: u64,
     pub(crate) asks: Vec<Link>,
     pub(crate) asked_by: Vec<Link>,
     pub(crate) ticks: bool,
@@ -156,6 +158,7 @@ impl Node {
             sent: 0,
             received: 0,
             news: Vec::new(),
+            times_told: 0,
             asks: Vec::new(),
             asked_by: Vec::new(),
             ticks: false,

@@ -27,7 +27,7 @@ use sha2::{Digest as _, Sha256};
 use std::{mem, rc::Rc};
 
 /// Nanoseconds that news wait for others at least, and as many for each who is told: half of what a message may take, for
-/// they often go with a chunk before.
+/// they often go with a chunk before. The first pauses are shorter, each by half of [`NEWS_BATCH`] longer than the one before.
 const NEWS_BATCH: u64 = 10_000_000;
 const NEWS_SHARE: u64 = 3_000_000;
 
@@ -339,7 +339,12 @@ impl World {
         if self.nodes[node].have.insert(index) {
             self.nodes[node].news.push(index);
             if self.nodes[node].news.len() == 1 {
-                let pause = NEWS_SHARE * self.nodes[node].asked_by.len() as u64;
+                let Node {
+                    asked_by,
+                    times_told,
+                    ..
+                } = &self.nodes[node];
+                let pause = (NEWS_SHARE * asked_by.len() as u64).min(NEWS_BATCH / 2 * times_told);
                 self.at(self.now + pause.max(NEWS_BATCH), What::News(node));
             }
             if self.until_half > 0 && self.nodes[node].host.fate != Fate::Starts {
@@ -403,6 +408,7 @@ impl World {
         asks.retain(|&link| !connections[link].closed);
         asked_by.retain(|&link| !connections[link].closed);
         let news: Rc<[u32]> = mem::take(news).into();
+        self.nodes[node].times_told += 1;
         for place in 0..self.nodes[node].asked_by.len() {
             let link = self.nodes[node].asked_by[place];
             if self.connections[link].is_up {
