@@ -339,12 +339,9 @@ impl World {
         if self.nodes[node].have.insert(index) {
             self.nodes[node].news.push(index);
             if self.nodes[node].news.len() == 1 {
-                let Node {
-                    asked_by,
-                    times_told,
-                    ..
-                } = &self.nodes[node];
-                let pause = (NEWS_SHARE * asked_by.len() as u64).min(NEWS_BATCH / 2 * times_told);
+                let teller = &self.nodes[node];
+                let pause = NEWS_SHARE * teller.asked_by.len() as u64;
+                let pause = pause.min(NEWS_BATCH / 2 * teller.times_told);
                 self.at(self.now + pause.max(NEWS_BATCH), What::News(node));
             }
             if self.until_half > 0 && self.nodes[node].host.fate != Fate::Starts {
