@@ -72,6 +72,29 @@ fn who_gets_a_small_file_is_in_the_manifest() -> Result<()> {
     Ok(())
 }
 
+/// Over a connection that is kept from the file before, the anchor is asked before it is known who has the file.
+#[test]
+fn an_anchor_without_a_small_file_costs_one_more_request() -> Result<()> {
+    let swarm = Swarm::start_one()?;
+    let anchor = swarm.anchor(1).address();
+    let (path, sha256) = swarm.file("before.bin", 10_000)?;
+    swarm.peer("publisher")?.publish(&path, &[])?;
+    let getter = swarm.peer("getter")?;
+    let _node = getter.serve(&[])?;
+    getter.get("before.bin", &[])?;
+    assert_eq!(sha256_of(&getter.path("before.bin"))?, sha256);
+    let (publisher, holding) = small()?;
+    holding.register(anchor, &publisher)?;
+    let mut source = Fake::start(publisher, holding.clone(), Manner::Honest)?;
+    source.announce(anchor)?;
+    let finished = get(&getter)?;
+    assert_eq!(sha256_of(&getter.path("small.bin"))?, holding.sha256());
+    let log = source.log();
+    let asked: Vec<u32> = log.asked.iter().map(|&(_, index)| index).collect();
+    assert_eq!(asked, (0..CHUNKS).collect::<Vec<_>>(), "{finished}");
+    Ok(())
+}
+
 #[test]
 fn a_source_that_lies_about_a_small_file_costs_one_more_request() -> Result<()> {
     get_beside(Manner::WrongBytes)

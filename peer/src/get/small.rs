@@ -1,5 +1,5 @@
 //! A small file in one round trip: its list and its chunks are asked for together, over a connection that is kept for
-//! the next one.
+//! the next one. An anchor to which there is one is asked before it is known who else has the file.
 //!
 //! Whatever goes wrong here is left to the ordinary way, which finds out whose fault it is.
 
@@ -47,31 +47,68 @@ pub(super) async fn fetch(
     if size == 0 || size > SIZE_MAX || node.store.slot(release.content).is_some() {
         return None;
     }
-    let mut sources = lookup::sources_and_connection(node, anchors, release.content).await;
-    // To those who have been talked to just now there is a connection.
-    sources.sort_by_key(|&source| !node.idle.has(source));
     let _room = node
         .incoming
         .acquire_many(u32::try_from(size).expect("it is small"))
         .await;
     let fetching = async {
-        let mut sources = sources.into_iter().take(TRIES);
-        let mut asking = JoinSet::new();
-        loop {
-            let next = sources.next();
-            let patience = if next.is_some() { IMPATIENCE } else { PATIENCE };
-            if let Some(source) = next {
-                let (node, release) = (node.clone(), release.clone());
-                asking.spawn(async move { fetch_from(&node, source, &release).await });
-            }
-            match timeout(patience, asking.join_next()).await {
-                Ok(Some(Ok(Ok(small)))) => return Some(small),
-                Ok(None) => return None,
-                Ok(Some(_)) | Err(_) => {}
+        let mut asking = Asking::new(node, release);
+        let mut connected = anchors.iter().filter_map(|session| session.connected());
+        let near = connected.find(|&anchor| node.idle.has(anchor));
+        if let Some(near) = near
+            && let Some(small) = asking.ask(near).await
+        {
+            return Some(small);
+        }
+        let mut sources = lookup::sources_and_connection(node, anchors, release.content).await;
+        sources.retain(|&source| Some(source) != near);
+        // To those who have been talked to just now there is a connection.
+        sources.sort_by_key(|&source| !node.idle.has(source));
+        for source in sources.into_iter().take(TRIES) {
+            if let Some(small) = asking.ask(source).await {
+                return Some(small);
             }
         }
+        asking.wait().await
     };
     timeout(PATIENCE, fetching).await.ok().flatten()
+}
+
+/// Sources that have been asked, each a while after the one before.
+struct Asking<'a> {
+    node: &'a Arc<Node>,
+    release: &'a Release,
+    tasks: JoinSet<Result<Small>>,
+}
+
+impl<'a> Asking<'a> {
+    fn new(node: &'a Arc<Node>, release: &'a Release) -> Self {
+        let tasks = JoinSet::new();
+        Self {
+            node,
+            release,
+            tasks,
+        }
+    }
+
+    /// Asks one more; what any of them gives until it is time to ask the next.
+    async fn ask(&mut self, source: Source) -> Option<Small> {
+        let (node, release) = (self.node.clone(), self.release.clone());
+        let task = async move { fetch_from(&node, source, &release).await };
+        self.tasks.spawn(task);
+        let first = timeout(IMPATIENCE, self.tasks.join_next()).await;
+        first.ok()??.ok()?.ok()
+    }
+
+    /// What the first of them gives who gives anything.
+    async fn wait(&mut self) -> Option<Small> {
+        while let Some(given) = self.tasks.join_next().await {
+            if let Ok(Ok(small)) = given {
+                return Some(small);
+            }
+        }
+        None
+    }
 }
 
 async fn fetch_from(node: &Arc<Node>, source: Source, release: &Release) -> Result<Small> {
