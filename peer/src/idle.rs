@@ -6,13 +6,13 @@
 use crate::tls::Stream;
 use anchorage_manifest::Source;
 use std::{
+    future::poll_fn,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard},
+    task::Poll,
     time::{Duration, Instant},
 };
-use tokio::{
-    io::AsyncReadExt as _,
-    time::{sleep, timeout},
-};
+use tokio::{io::AsyncReadExt as _, time::sleep};
 
 /// How long a connection is kept.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -55,12 +55,7 @@ impl Idle {
                 let at = streams.iter().rposition(|kept| kept.source == source)?;
                 streams.swap_remove(at).stream
             };
-            // The other side has nothing to say; if it has, that is its end, or nonsense.
-            let mut scrap = [0];
-            if timeout(Duration::ZERO, stream.read(&mut scrap))
-                .await
-                .is_err()
-            {
+            if is_silent(&mut stream).await {
                 return Some(stream);
             }
         }
@@ -104,6 +99,14 @@ impl Idle {
     }
 }
 
+/// Whether a source says nothing. It has nothing to say; if it does, that is its end, or nonsense. It is asked once and not
+/// for a time: the shortest is a millisecond, as much as everything else that a small file takes.
+async fn is_silent(stream: &mut Stream) -> bool {
+    let mut scrap = [0];
+    let mut word = pin!(stream.read(&mut scrap));
+    poll_fn(|context| Poll::Ready(word.as_mut().poll(context).is_pending())).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,7 +115,8 @@ mod tests {
         limits::{FRAME_SIZE_MAX, PROTOCOL_VERSION},
         wire::{ALPN_CHUNKS, Answer, Ask},
     };
-    use anyhow::{Context as _, Result};
+    use anyhow::{Result, bail};
+    use std::task::{Context, Waker};
     use tokio::net::TcpListener;
 
     #[tokio::test]
@@ -138,7 +142,11 @@ mod tests {
         let idle = Arc::new(Idle::default());
         idle.give(source, dialled?);
         assert!(idle.has(source));
-        let stream = idle.take(source).await.context("it is up")?;
+        // Without waiting.
+        let taken = pin!(idle.take(source)).poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Some(stream)) = taken else {
+            bail!("it is up");
+        };
         assert!(!idle.has(source) && idle.take(source).await.is_none());
         idle.give(source, stream);
         drop(far?);
