@@ -100,7 +100,7 @@ impl Idle {
 }
 
 /// Whether a source says nothing. It has nothing to say; if it does, that is its end, or nonsense. It is asked once and not
-/// for a time: the shortest is a millisecond, as much as everything else that a small file takes.
+/// for a time: the shortest is a millisecond, nearly as much as all else that a small file takes.
 async fn is_silent(stream: &mut Stream) -> bool {
     let mut scrap = [0];
     let mut word = pin!(stream.read(&mut scrap));

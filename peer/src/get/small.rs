@@ -21,13 +21,13 @@ use tokio::{
 /// Most bytes of a small file.
 const SIZE_MAX: u64 = 64 << 10;
 
-/// Sources that are asked, the second if the first is slow or fails.
+/// Sources that are asked once it is known who has the file, the second if the first is slow or fails.
 const TRIES: usize = 2;
 
-/// How long the first may take before the second is asked as well.
+/// How long one may take before the next is asked as well.
 const IMPATIENCE: Duration = Duration::from_millis(300);
 
-/// How long they may take together.
+/// How long all of it may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A small file that matches its hashes.
