@@ -314,7 +314,7 @@ impl Node {
             slot.draft()
                 .is_some_and(|draft| draft.publisher == self.identity.id())
         };
-        for slot in self.store.slots().into_iter().filter(own) {
+        for slot in self.store.draft_slots().into_iter().filter(own) {
             // What cannot be removed now is the next time.
             drop(self.store.remove(slot.id()));
         }

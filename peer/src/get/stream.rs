@@ -290,7 +290,7 @@ fn place(node: &Node, draft: &Draft, path: &Path, force: bool) -> Result<Arc<Slo
 /// Forgets drafts that were being fetched to `part`; whether there were any. Blocks.
 pub(super) fn drop_drafts(node: &Node, part: &Path) -> bool {
     let mut any = false;
-    for slot in node.store.slots() {
+    for slot in node.store.draft_slots() {
         if slot.draft().is_some() && is_same(&slot.path(), part) {
             any |= node.store.remove(slot.id()).is_ok();
         }
