@@ -56,7 +56,10 @@ pub struct Store {
 
 #[derive(Default)]
 struct Table {
+    /// Slots of contents.
     slots: BTreeMap<ContentId, Arc<Slot>>,
+    /// Slots of drafts that are not sealed, as far as is known here: few, however many contents there are.
+    drafts: BTreeMap<ContentId, Arc<Slot>>,
     /// Slots of drafts that are sealed, for as long as somebody uses them.
     sealed: BTreeMap<ContentId, Weak<Slot>>,
     /// What is being fetched: it will have a slot soon, if it has none.
@@ -90,7 +93,9 @@ impl Store {
     pub fn slot(&self, content: ContentId) -> Option<Arc<Slot>> {
         let table = self.table();
         let sealed = || table.sealed.get(&content).and_then(Weak::upgrade);
-        table.slots.get(&content).cloned().or_else(sealed)
+        let draft = || table.drafts.get(&content);
+        let slot = table.slots.get(&content).or_else(draft);
+        slot.cloned().or_else(sealed)
     }
 
     /// A content or a draft will have a slot soon; false if that is known already.
@@ -120,14 +125,14 @@ impl Store {
 
     /// All slots, but those of sealed drafts.
     pub fn slots(&self) -> Vec<Arc<Slot>> {
-        self.table().slots.values().cloned().collect()
+        let table = self.table();
+        let slots = table.slots.values().chain(table.drafts.values());
+        slots.cloned().collect()
     }
 
-    /// Slots of drafts that are not sealed, as far as is known here. There are few of them however many contents there are.
+    /// Slots of drafts that are not sealed, as far as is known here.
     pub fn draft_slots(&self) -> Vec<Arc<Slot>> {
-        let table = self.table();
-        let slots = table.slots.values().filter(|slot| slot.is_draft());
-        slots.cloned().collect()
+        self.table().drafts.values().cloned().collect()
     }
 
     /// Contents whose file turns out to have changed, from now on.
@@ -162,7 +167,7 @@ impl Store {
         Growing::keep(draft, &folder).with_context(operand)?;
         place.save(&folder).with_context(operand)?;
         let slot = Slot::open_draft(&folder, id, self.lost.clone()).with_context(operand)?;
-        let slot = self.table().slots.entry(id).or_insert(slot).clone();
+        let slot = self.table().drafts.entry(id).or_insert(slot).clone();
         self.changed.notify_waiters();
         Ok(slot)
     }
@@ -234,9 +239,18 @@ impl Store {
             Slot::open_draft(&self.draft_folder(content), content, self.lost.clone())
         };
         if let Ok(opened) = opened {
-            let slot = (self.table().slots.entry(content))
-                .or_insert_with(|| opened.clone())
-                .clone();
+            let slot = {
+                let mut table = self.table();
+                let slots = if opened.is_draft() {
+                    &mut table.drafts
+                } else {
+                    &mut table.slots
+                };
+                slots
+                    .entry(content)
+                    .or_insert_with(|| opened.clone())
+                    .clone()
+            };
             if !Arc::ptr_eq(&slot, &opened) {
                 // Another thread's was opened earlier, and may know less.
                 slot.reload();
@@ -267,7 +281,11 @@ impl Store {
 
     /// Forgets a content or a draft: the folder goes, a file elsewhere stays. Blocks.
     pub fn remove(&self, content: ContentId) -> Result<()> {
-        self.table().slots.remove(&content);
+        {
+            let mut table = self.table();
+            table.slots.remove(&content);
+            table.drafts.remove(&content);
+        }
         let folder = match self.draft_folder(content) {
             draft if draft.exists() => draft,
             _ => self.folder(content),
@@ -298,7 +316,7 @@ impl Store {
         let folder = self.folder(content.id());
         let slot = draft.seal(Arc::new(content), &folder);
         let mut table = self.table();
-        table.slots.remove(&draft.id());
+        table.drafts.remove(&draft.id());
         table.sealed.retain(|_, slot| slot.strong_count() > 0);
         table.sealed.insert(draft.id(), Arc::downgrade(draft));
         table.slots.insert(slot.id(), slot.clone());

@@ -52,11 +52,15 @@ pub(super) async fn fetch(
         .acquire_many(u32::try_from(size).expect("it is small"))
         .await;
     let fetching = async {
-        let mut asking = Asking::new(node, release);
+        let mut asked = Asked {
+            node,
+            release,
+            tasks: JoinSet::new(),
+        };
         let mut connected = anchors.iter().filter_map(|session| session.connected());
         let near = connected.find(|&anchor| node.idle.has(anchor));
         if let Some(near) = near
-            && let Some(small) = asking.ask(near).await
+            && let Some(small) = asked.ask(near).await
         {
             return Some(small);
         }
@@ -65,32 +69,23 @@ pub(super) async fn fetch(
         // To those who have been talked to just now there is a connection.
         sources.sort_by_key(|&source| !node.idle.has(source));
         for source in sources.into_iter().take(TRIES) {
-            if let Some(small) = asking.ask(source).await {
+            if let Some(small) = asked.ask(source).await {
                 return Some(small);
             }
         }
-        asking.wait().await
+        asked.wait().await
     };
     timeout(PATIENCE, fetching).await.ok().flatten()
 }
 
 /// Sources that have been asked, each a while after the one before.
-struct Asking<'a> {
+struct Asked<'a> {
     node: &'a Arc<Node>,
     release: &'a Release,
     tasks: JoinSet<Result<Small>>,
 }
 
-impl<'a> Asking<'a> {
-    fn new(node: &'a Arc<Node>, release: &'a Release) -> Self {
-        let tasks = JoinSet::new();
-        Self {
-            node,
-            release,
-            tasks,
-        }
-    }
-
+impl Asked<'_> {
     /// Asks one more; what any of them gives until it is time to ask the next.
     async fn ask(&mut self, source: Source) -> Option<Small> {
         let (node, release) = (self.node.clone(), self.release.clone());
