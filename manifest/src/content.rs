@@ -1,23 +1,22 @@
-//! Content: the immutable list of a file's chunk hashes. Its id is the SHA-256 of its canonical encoding.
+//! Content: the immutable list of a file's chunks. Its id is the SHA-256 of its canonical encoding.
 //!
 //! ```text
 //! offset  bytes     field
-//!      0      8     "anchcnt1"
+//!      0      8     "anchcnt2"
 //!      8      8     size of the file, big-endian
 //!     16      4     size of a chunk, big-endian
 //!     20      4     number of chunks, big-endian
-//!     24     32     SHA-256 of the whole file
-//!     56     32·n   SHA-256 of each chunk, in order
+//!     24     32·n   the state of the file's SHA-256 after each chunk, in order; after the last one, the file's SHA-256
 //! ```
-//! The list of a million chunks has 32 MB: it is itself a blob that travels like a chunk, named by the
+//! What the states are for stands in [`crate::link`]. The list of a million chunks has 32 MB: it is itself a blob that travels like a chunk, named by the
 //! content id. It carries no name, so the same bytes under two names are one content.
 
-use crate::{Geometry, Hash, geometry::GeometryError, limits::CHUNKS_MAX};
+use crate::{Geometry, Hash, Link, geometry::GeometryError, limits::CHUNKS_MAX, link};
 use std::{fmt, str::FromStr};
 use thiserror::Error;
 
-const MAGIC: &[u8; 8] = b"anchcnt1";
-const HEADER_SIZE: usize = 56;
+const MAGIC: &[u8; 8] = b"anchcnt2";
+const HEADER_SIZE: usize = 24;
 
 /// The largest canonical encoding in bytes.
 pub const LIST_SIZE_MAX: usize = HEADER_SIZE + 32 * CHUNKS_MAX as usize;
@@ -34,12 +33,11 @@ pub fn list_size(chunks: u32) -> u64 {
 #[serde(transparent)]
 pub struct ContentId(pub Hash);
 
-/// The chunk hashes of one file.
+/// The chunks of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
     geometry: Geometry,
-    sha256: Hash,
-    chunks: Vec<Hash>,
+    states: Vec<Hash>,
 }
 
 /// Why bytes are not a content.
@@ -48,6 +46,9 @@ pub enum ContentError {
     /// Shorter than the header, or not begun by the magic.
     #[error("not a chunk list")]
     NotAList,
+    /// The list of another version of the program.
+    #[error("a chunk list of another version: the file has to be published again")]
+    OtherVersion,
     /// The sizes are outside the limits.
     #[error(transparent)]
     Geometry(#[from] GeometryError),
@@ -70,19 +71,21 @@ pub enum ContentError {
 }
 
 impl Content {
-    /// A content from its parts; fails if the number of hashes is not what the geometry makes.
-    pub fn new(geometry: Geometry, sha256: Hash, chunks: Vec<Hash>) -> Result<Self, ContentError> {
-        if chunks.len() != geometry.chunks() as usize {
+    /// A content from its parts; fails if the number of states is not what the geometry makes.
+    pub fn new(geometry: Geometry, states: Vec<Hash>) -> Result<Self, ContentError> {
+        if states.len() != geometry.chunks() as usize {
             return Err(ContentError::Count {
                 expected: geometry.chunks(),
-                found: chunks.len(),
+                found: states.len(),
             });
         }
-        Ok(Self {
-            geometry,
-            sha256,
-            chunks,
-        })
+        Ok(Self { geometry, states })
+    }
+
+    /// The content of a file that is in memory.
+    pub fn of(bytes: &[u8], chunk_size: u32) -> Result<Self, ContentError> {
+        let geometry = Geometry::new(bytes.len() as u64, chunk_size)?;
+        Self::new(geometry, link::states(bytes, geometry))
     }
 
     /// Sizes of the file and its chunks.
@@ -92,25 +95,28 @@ impl Content {
 
     /// SHA-256 of the whole file.
     pub fn sha256(&self) -> Hash {
-        self.sha256
+        let last = self.states.last();
+        last.copied().unwrap_or_else(|| Hash::of(b""))
     }
 
-    /// SHA-256 of every chunk, in order.
-    pub fn chunks(&self) -> &[Hash] {
-        &self.chunks
+    /// The state of the file's SHA-256 after every chunk, in order; after the last one, the hash.
+    pub fn states(&self) -> &[Hash] {
+        &self.states
+    }
+
+    /// What chunk `index` is verified by; `None` past the last.
+    pub fn link(&self, index: u32) -> Option<Link> {
+        Link::of(index, &self.states, self.geometry)
     }
 
     /// The canonical encoding, drawn at the head of this module.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_SIZE + 32 * self.chunks.len());
+        let mut bytes = Vec::with_capacity(HEADER_SIZE + 32 * self.states.len());
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.geometry.size().to_be_bytes());
         bytes.extend_from_slice(&self.geometry.chunk_size().to_be_bytes());
         bytes.extend_from_slice(&self.geometry.chunks().to_be_bytes());
-        bytes.extend_from_slice(&self.sha256.0);
-        self.chunks
-            .iter()
-            .for_each(|chunk| bytes.extend_from_slice(&chunk.0));
+        bytes.extend(self.states.iter().flat_map(|state| state.0));
         bytes
     }
 
@@ -120,12 +126,16 @@ impl Content {
             .split_first_chunk::<HEADER_SIZE>()
             .ok_or(ContentError::NotAList)?;
         if &header[..8] != MAGIC {
-            return Err(ContentError::NotAList);
+            let is_list = header[..7] == MAGIC[..7];
+            return Err(if is_list {
+                ContentError::OtherVersion
+            } else {
+                ContentError::NotAList
+            });
         }
         let size = u64::from_be_bytes(header[8..16].try_into().expect("8 bytes"));
         let chunk_size = u32::from_be_bytes(header[16..20].try_into().expect("4 bytes"));
         let count = u32::from_be_bytes(header[20..24].try_into().expect("4 bytes"));
-        let sha256 = Hash(header[24..56].try_into().expect("32 bytes"));
         let geometry = Geometry::new(size, chunk_size)?;
         if count != geometry.chunks() {
             return Err(ContentError::Count {
@@ -133,11 +143,11 @@ impl Content {
                 found: count as usize,
             });
         }
-        let (hashes, rest) = list.as_chunks::<32>();
+        let (states, rest) = list.as_chunks::<32>();
         if !rest.is_empty() {
             return Err(ContentError::NotAList);
         }
-        Self::new(geometry, sha256, hashes.iter().copied().map(Hash).collect())
+        Self::new(geometry, states.iter().copied().map(Hash).collect())
     }
 
     /// Reads a canonical encoding that must have the id `expected`.
@@ -181,11 +191,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn content(size: u64) -> Content {
-        let geometry = Geometry::new(size, 1024).expect("within limits");
-        let chunks = (0..geometry.chunks())
-            .map(|index| Hash::of(&index.to_be_bytes()))
-            .collect();
-        Content::new(geometry, Hash::of(b"whole"), chunks).expect("as many hashes as chunks")
+        let bytes: Vec<u8> = (0..size).map(|at| (at % 251).to_le_bytes()[0]).collect();
+        Content::of(&bytes, 1024).expect("within limits")
     }
 
     #[test]
@@ -215,6 +222,12 @@ mod tests {
             Content::decode(b"plain text").map(drop),
             Err(ContentError::NotAList)
         );
+        let mut old = good.clone();
+        old[7] = b'1';
+        assert_eq!(
+            Content::decode(&old).map(drop),
+            Err(ContentError::OtherVersion)
+        );
         let mut count = good.clone();
         count[23] = 4;
         assert_eq!(
@@ -234,7 +247,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn encoding_round_trips(size in 0u64..100_000) {
+        fn encoding_round_trips(size in 0u64..20_000) {
             let content = content(size);
             prop_assert_eq!(Content::decode_as(&content.encode(), content.id()), Ok(content));
         }

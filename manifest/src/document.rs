@@ -48,30 +48,35 @@ pub struct ManifestChunk {
     pub offset: u64,
     /// Number of bytes.
     pub size: u32,
-    /// SHA-256 of those bytes.
-    pub sha256: Hash,
+    /// SHA-256 of those bytes, as somebody says who has them; none if nobody does who was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Hash>,
     /// Addresses of the nodes that have the chunk.
     pub peers: Vec<SocketAddr>,
 }
 
 impl Manifest {
-    /// Puts a manifest together. The content must be the release's.
-    pub fn new(release: &Release, content: &Content, holders: &[Holder]) -> Self {
+    /// Puts a manifest together. The content must be the release's, and `hashes` are those of its chunks, as far as they are
+    /// known.
+    pub fn new(
+        release: &Release,
+        content: &Content,
+        hashes: &[Option<Hash>],
+        holders: &[Holder],
+    ) -> Self {
         let geometry = content.geometry();
-        let chunk = |(index, sha256): (u32, &Hash)| {
-            let extent = geometry
-                .extent(index)
-                .expect("a content has as many hashes as chunks");
+        let chunk = |index| {
+            let extent = geometry.extent(index).expect("a chunk of the file");
             ManifestChunk {
                 name: release.name.of_chunk(index),
                 index,
                 offset: extent.offset,
                 size: extent.size,
-                sha256: *sha256,
+                sha256: hashes.get(index as usize).copied().flatten(),
                 peers: Vec::new(),
             }
         };
-        let mut chunks: Vec<ManifestChunk> = (0..).zip(content.chunks()).map(chunk).collect();
+        let mut chunks: Vec<ManifestChunk> = (0..geometry.chunks()).map(chunk).collect();
         let mut others = Vec::new();
         let mut addresses = BTreeSet::new();
         for Holder { source, have } in holders {
@@ -111,13 +116,14 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bitmap, Geometry, Source, bitmap::Packed, release::tests::signed};
+    use crate::{Bitmap, Source, bitmap::Packed, release::tests::signed};
 
     #[test]
     fn the_document_is_as_promised() {
-        let geometry = Geometry::new(2500, 1024).expect("within limits");
-        let content =
-            Content::new(geometry, Hash::of(b"whole"), vec![Hash::of(b"part"); 3]).expect("three");
+        let content = Content::of(&[7; 2500], 1024).expect("three chunks");
+        let hashes: Vec<Option<Hash>> = [1024, 1024, 452]
+            .map(|size| Some(Hash::of(&vec![7; size])))
+            .into();
         let mut have = Bitmap::empty(3);
         have.insert(2);
         let source = |port| Source {
@@ -135,7 +141,7 @@ mod tests {
             },
         ];
         let release = signed(1);
-        let manifest = Manifest::new(release.unverified(), &content, &holders);
+        let manifest = Manifest::new(release.unverified(), &content, &hashes, &holders);
         let json = serde_json::to_string_pretty(&manifest).expect("plain data") + "\n";
         assert_eq!(json, include_str!("../../data/golden/manifest.json"));
         assert_eq!(
@@ -146,7 +152,8 @@ mod tests {
             source: source(40002),
             have: Have::Count(2),
         };
-        let manifest = Manifest::new(release.unverified(), &content, &[many]);
+        let manifest = Manifest::new(release.unverified(), &content, &[None], &[many]);
+        assert!(manifest.chunks.iter().all(|chunk| chunk.sha256.is_none()));
         assert!(manifest.chunks.iter().all(|chunk| chunk.peers.is_empty()));
         let others: Vec<(u16, u32)> = manifest
             .others

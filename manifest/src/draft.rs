@@ -66,7 +66,7 @@ pub(crate) mod tests {
         let changes: [fn(&mut Draft); 5] = [
             |draft| draft.name = "music.tx".parse().expect("a good name"),
             |draft| draft.geometry = Geometry::new(20 * 1_024 - 1, 1_024).expect("within limits"),
-            |draft| draft.geometry = Geometry::new(20 * 1_024, 1_025).expect("within limits"),
+            |draft| draft.geometry = Geometry::new(20 * 1_024, 1_088).expect("within limits"),
             |draft| draft.publisher.0[0] ^= 1,
             |draft| draft.nonce[31] ^= 1,
         ];

@@ -1,18 +1,18 @@
-//! Entries: the chunk hashes of a draft, as far as its publisher has signed them. They only grow, at the end.
+//! Entries: the list of a draft, which is the state of the file's SHA-256 after each chunk, as far as its publisher has signed them. They only grow, at the end.
 //!
 //! Each signature (Ed25519, RFC 8032) is over everything so far, and not over what it adds alone: so the latest one
 //! is all that a node needs to keep and to pass on, and whoever comes late gets the whole list with one signature.
 //!
 //! ```text
-//! "anchorage entries 1\0" · draft id 32 · number of entries 4, big-endian · SHA-256 of all of them, in order
+//! "anchorage entries 2\0" · draft id 32 · number of entries 4, big-endian · SHA-256 of all of them, in order
 //! ```
 
-use crate::{Content, ContentId, Draft, Geometry, Hash, NodeId, Signature};
+use crate::{Content, ContentId, Draft, Geometry, Hash, Link, NodeId, Signature};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-const PREFIX: &[u8] = b"anchorage entries 1\0";
+const PREFIX: &[u8] = b"anchorage entries 2\0";
 
 /// The signed beginning of a draft's list.
 #[derive(Clone)]
@@ -20,10 +20,10 @@ pub struct Entries {
     draft: ContentId,
     publisher: NodeId,
     geometry: Geometry,
-    hashes: Vec<Hash>,
-    /// Of all the hashes.
+    states: Vec<Hash>,
+    /// Of all the states.
     digest: Sha256,
-    /// Over all the hashes; none while there are none.
+    /// Over all the states; none while there are none.
     signature: Option<Signature>,
 }
 
@@ -56,7 +56,7 @@ impl Entries {
             draft: draft.id(),
             publisher: draft.publisher,
             geometry: draft.geometry,
-            hashes: Vec::new(),
+            states: Vec::new(),
             digest: Sha256::new(),
             signature: None,
         }
@@ -64,19 +64,24 @@ impl Entries {
 
     /// Number of entries.
     pub fn count(&self) -> u32 {
-        u32::try_from(self.hashes.len()).expect("at most as many as chunks")
+        u32::try_from(self.states.len()).expect("at most as many as chunks")
     }
 
     /// The entry of chunk `index`, once it is known.
     pub fn get(&self, index: u32) -> Option<Hash> {
-        self.hashes.get(index as usize).copied()
+        self.states.get(index as usize).copied()
+    }
+
+    /// What chunk `index` is verified by, once its entry is known.
+    pub fn link(&self, index: u32) -> Option<Link> {
+        Link::of(index, &self.states, self.geometry)
     }
 
     /// What the publisher signs to add `more`.
     pub fn to_sign(&self, more: &[Hash]) -> Vec<u8> {
         let mut digest = self.digest.clone();
         more.iter().for_each(|hash| digest.update(hash.0));
-        let count = self.hashes.len() + more.len();
+        let count = self.states.len() + more.len();
         self.signed_bytes(count as u64, digest)
     }
 
@@ -112,7 +117,7 @@ impl Entries {
         UnparsedPublicKey::new(&ED25519, &self.publisher.0)
             .verify(&signed, &signature.to_bytes())
             .map_err(|_| EntriesError::BadSignature(count))?;
-        self.hashes.extend_from_slice(new);
+        self.states.extend_from_slice(new);
         self.digest = digest;
         self.signature = Some(signature);
         Ok(())
@@ -120,19 +125,20 @@ impl Entries {
 
     /// The entries from `first` on, and the signature that covers them and all before; none if there are none.
     pub fn since(&self, first: u32) -> Option<(&[Hash], Signature)> {
-        let new = self.hashes.get(first as usize..)?;
+        let new = self.states.get(first as usize..)?;
         let signature = self.signature.filter(|_| !new.is_empty())?;
         Some((new, signature))
     }
 
-    /// The content that they make once the whole file's SHA-256 is known; none while some are missing.
-    pub fn seal(&self, sha256: Hash) -> Option<Content> {
-        Content::new(self.geometry, sha256, self.hashes.clone()).ok()
+    /// The content that they make; none while some are missing.
+    pub fn seal(&self) -> Option<Content> {
+        let is_whole = self.count() == self.geometry.chunks();
+        is_whole.then(|| Content::new(self.geometry, self.states.clone()).ok())?
     }
 
     /// Whether a content begins with these entries.
     pub fn begin(&self, content: &Content) -> bool {
-        content.geometry() == self.geometry && content.chunks().starts_with(&self.hashes)
+        content.geometry() == self.geometry && content.states().starts_with(&self.states)
     }
 
     fn signed_bytes(&self, count: u64, digest: Sha256) -> Vec<u8> {
@@ -200,9 +206,9 @@ pub(crate) mod tests {
                     prop_assert_eq!(getter.count(), publisher.count());
                 }
             }
-            let content = publisher.seal(Hash::of(b"whole")).expect("all are there");
+            let content = publisher.seal().expect("all are there");
             prop_assert!(getter.begin(&content) && relay.begin(&content));
-            prop_assert_eq!(relay.seal(Hash::of(b"whole")), Some(content));
+            prop_assert_eq!(relay.seal(), Some(content));
         }
     }
 
@@ -223,11 +229,7 @@ pub(crate) mod tests {
             assert_eq!(good.extend(first, hashes, next), Err(error));
             assert_eq!((good.count(), good.get(3)), (3, None));
         }
-        assert_eq!(
-            good.seal(Hash::of(b"whole")),
-            None,
-            "a half list is no content"
-        );
+        assert_eq!(good.seal(), None, "a half list is no content");
         assert_eq!(good.extend(3, &all[3..5], next), Ok(()));
         assert_eq!(good.get(4), Some(all[4]));
     }
@@ -243,7 +245,7 @@ pub(crate) mod tests {
             Entries::new(&other).extend(0, &all, signature),
             Err(EntriesError::BadSignature(3))
         );
-        let content = one.seal(Hash::of(b"whole")).expect("all are there");
+        let content = one.seal().expect("all are there");
         assert!(
             !Entries::new(&draft(4)).begin(&content),
             "another size is another file"

@@ -1,6 +1,9 @@
 //! How a file is cut: chunks of equal size, the last one shorter.
 
-use crate::limits::{CHUNK_SIZE_DEFAULT_MIN, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, CHUNKS_MAX};
+use crate::{
+    limits::{CHUNK_SIZE_DEFAULT_MIN, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, CHUNKS_MAX},
+    link::BLOCK_SIZE,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -15,8 +18,10 @@ pub struct Geometry {
 /// Why a file cannot be cut like that.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum GeometryError {
-    /// The chunk size is outside the limits.
-    #[error("a chunk has {CHUNK_SIZE_MIN} to {CHUNK_SIZE_MAX} bytes, not {0}")]
+    /// The chunk size is outside the limits, or a chunk would end within a block of SHA-256.
+    #[error(
+        "a chunk has {CHUNK_SIZE_MIN} to {CHUNK_SIZE_MAX} bytes, a multiple of {BLOCK_SIZE}, not {0}"
+    )]
     ChunkSize(u32),
     /// There would be more than [`CHUNKS_MAX`] chunks.
     #[error("{size} bytes in chunks of {chunk_size} make more than {CHUNKS_MAX} chunks")]
@@ -46,7 +51,8 @@ struct Unchecked {
 impl Geometry {
     /// Cuts `size` bytes into chunks of `chunk_size`.
     pub fn new(size: u64, chunk_size: u32) -> Result<Self, GeometryError> {
-        if !(CHUNK_SIZE_MIN..=CHUNK_SIZE_MAX).contains(&chunk_size) {
+        let is_whole_blocks = (chunk_size as usize).is_multiple_of(BLOCK_SIZE);
+        if !is_whole_blocks || !(CHUNK_SIZE_MIN..=CHUNK_SIZE_MAX).contains(&chunk_size) {
             return Err(GeometryError::ChunkSize(chunk_size));
         }
         if size.div_ceil(u64::from(chunk_size)) > u64::from(CHUNKS_MAX) {
@@ -136,14 +142,20 @@ mod tests {
     #[test]
     fn limits_hold() {
         assert_eq!(Geometry::new(1, 0), Err(GeometryError::ChunkSize(0)));
-        assert_eq!(Geometry::new(1, 1023), Err(GeometryError::ChunkSize(1023)));
+        for wrong in [1023, 1025, 960] {
+            assert_eq!(
+                Geometry::new(1, wrong),
+                Err(GeometryError::ChunkSize(wrong))
+            );
+        }
         assert!(Geometry::new(1 << 30, 1024).is_ok());
         assert!(Geometry::new((1 << 30) + 1, 1024).is_err());
     }
 
     proptest! {
         #[test]
-        fn extents_tile_the_file(size in 0u64..1 << 20, chunk_size in 1024u32..1 << 16) {
+        fn extents_tile_the_file(size in 0u64..1 << 20, blocks in 16u32..1 << 10) {
+            let chunk_size = blocks * 64;
             let geometry = Geometry::new(size, chunk_size).expect("within limits");
             let mut next = 0;
             for index in 0..geometry.chunks() {

@@ -25,6 +25,15 @@ impl Hash {
         Self(hasher.finalize().into())
     }
 
+    /// A state of SHA-256 in 32 bytes: eight words, big-endian. After the padding it is the hash.
+    pub fn of_state(state: [u32; 8]) -> Self {
+        let mut hash = [0; 32];
+        for (word, bytes) in state.iter().zip(hash.as_chunks_mut::<4>().0) {
+            *bytes = word.to_be_bytes();
+        }
+        Self(hash)
+    }
+
     /// The first twelve digits, for people.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()

@@ -6,6 +6,7 @@
 //! | module | what it fixes |
 //! | --- | --- |
 //! | [`content`], [`geometry`] | how a file is cut into chunks, and the canonical list that names it |
+//! | [`link`] | how a chunk is verified by the list, and the whole file with it |
 //! | [`release`], [`name`] | a name and a version for a content, signed by its publisher |
 //! | [`draft`], [`entries`] | a release in the making: chunks that are offered while the rest is hashed |
 //! | [`bitmap`], [`holder`] | who has which chunks |
@@ -24,6 +25,7 @@ pub mod hash;
 mod hex;
 pub mod holder;
 pub mod limits;
+pub mod link;
 pub mod name;
 pub mod node_id;
 pub mod release;
@@ -37,6 +39,7 @@ pub use entries::{Entries, EntriesError};
 pub use geometry::Geometry;
 pub use hash::Hash;
 pub use holder::{Have, Holder, Source};
+pub use link::Link;
 pub use name::Name;
 pub use node_id::NodeId;
 pub use release::{Release, Signature, SignedRelease};

@@ -1,7 +1,7 @@
 //! How large anything may be. Every decoder, buffer and loop in the workspace is bounded by one of these.
 
 /// Version of both protocols; named in the first message of every connection.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// Largest body of a frame in bytes: a page of holders, or a bitmap of [`CHUNKS_MAX`] chunks.
 pub const FRAME_SIZE_MAX: usize = 1 << 20;

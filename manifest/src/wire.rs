@@ -254,6 +254,7 @@ pub(crate) mod examples {
                     signature: sign(b"entries"),
                 },
             ),
+            ("get-hashes", Ask::GetHashes { content }),
         ]
     }
 
@@ -321,6 +322,7 @@ pub(crate) mod examples {
                     signature: sign(b"entries"),
                 },
             ),
+            ("hashes", Answer::Hashes { content, size: 640 }),
         ]
     }
 

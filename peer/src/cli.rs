@@ -70,7 +70,7 @@ pub enum Verb {
         /// The name that others will ask for [default: the file's]
         #[arg(long)]
         name: Option<String>,
-        /// Bytes of a chunk, like 256KiB or 1MiB [default: by the file's size]
+        /// Bytes of a chunk, a multiple of 64, like 256KiB or 1MiB [default: by the file's size]
         #[arg(long, value_name = "SIZE", value_parser = parse_size)]
         chunk_size: Option<u32>,
         /// Leave the bytes here and serve them until Ctrl-C, or by the `peer serve` of this home

@@ -11,7 +11,7 @@ use crate::{
     verify::{self, Verify},
 };
 use anchorage_manifest::{
-    Manifest, Name,
+    Manifest, Name, Source,
     wire::{Reply, Request},
 };
 use anyhow::Result;
@@ -71,11 +71,15 @@ async fn manifest(node: &Arc<Node>, name: &str, events: &Events) -> Result<(), F
     holders
         .iter_mut()
         .for_each(|holder| holder.source = node.reachable(holder.source));
-    let sources = holders.iter().map(|holder| holder.source).collect();
-    let found = lookup::list(node, release, sources, Ahead::default()).await?;
+    let mut sources: Vec<Source> = holders.iter().map(|holder| holder.source).collect();
+    let found = lookup::list(node, release, sources.clone(), Ahead::default()).await?;
+    // Anchors have had the chunks' hashes since they have the chunks, others may have to make them.
+    sources.sort_by_key(|source| !node.is_anchor(source.node));
+    let hashes = lookup::hashes(node, &found.content, &sources).await;
     events.tell(Event::Manifest(Manifest::new(
         release,
         &found.content,
+        &hashes,
         &holders,
     )));
     Ok(())

@@ -30,6 +30,9 @@ const SECOND_AFTER: Duration = Duration::from_millis(400);
 /// How long a list may take.
 const LIST_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long hashes of chunks may take, which may have to be made from a big file.
+const HASHES_DEADLINE: Duration = Duration::from_secs(60);
+
 /// What is asked together with a list, for it will be asked when the list is there: of a source that is busy with others
 /// every answer takes its time.
 #[derive(Clone, Debug, Default)]
@@ -123,6 +126,34 @@ pub async fn get_list(stream: &mut Stream, content: ContentId, ahead: &Ahead) ->
     timeout(LIST_DEADLINE, fetching)
         .await
         .map_err(|_| anyhow!("the list does not arrive"))
+        .flatten()
+}
+
+/// Fetches the SHA-256 of every chunk alone, 32 bytes each; zeros for what the other side does not know.
+pub async fn get_hashes(stream: &mut Stream, content: ContentId, chunks: u32) -> Result<Vec<u8>> {
+    let fetching = async {
+        let ask = codec::frame(&Ask::GetHashes { content });
+        stream.write_all(&ask).await?;
+        stream.flush().await?;
+        let size = match framed::expect(stream, FRAME_SIZE_MAX).await? {
+            Answer::Hashes {
+                content: same,
+                size,
+            } if same == content => size,
+            Answer::Missing { .. } => bail!("it does not have the file"),
+            other => return Err(unexpected(&other)),
+        };
+        ensure!(
+            u64::from(size) == 32 * u64::from(chunks),
+            "peer sent {size} bytes of hashes of {chunks} chunks"
+        );
+        let mut bytes = vec![0; size as usize];
+        stream.read_exact(&mut bytes).await?;
+        Ok(bytes)
+    };
+    timeout(HASHES_DEADLINE, fetching)
+        .await
+        .map_err(|_| anyhow!("the hashes do not arrive"))
         .flatten()
 }
 

@@ -8,7 +8,6 @@ mod connection;
 mod fetch;
 mod gathering;
 mod list;
-mod prefix;
 mod small;
 mod sources;
 mod stream;
@@ -16,6 +15,7 @@ mod verifier;
 
 use crate::{
     buffers::Buffer,
+    check::check,
     event::{Done, Event, Events, Share},
     failure::{Exit, Failure},
     file_path::FilePath,
@@ -23,7 +23,7 @@ use crate::{
     node::Node,
     store::{Place, Slot, Stamp},
 };
-use anchorage_manifest::{Content, ContentId, Hash, Name, Release, SignedRelease};
+use anchorage_manifest::{Content, ContentId, Name, Release, SignedRelease};
 use anyhow::{Context as _, Result, anyhow};
 use fetch::Fetch;
 use gathering::Gathering;
@@ -146,7 +146,7 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
                     .context("BUG: storing panicked")?
                     .map_err(|error| unwritable(error, &slot))?
             }
-            None => fetch_verified(gathering, &slot, &content, request, events).await?,
+            None => fetch_verified(gathering, &slot, request, events).await?,
         };
         complete(node, &slot, &path).await?;
     }
@@ -164,11 +164,10 @@ async fn complete(node: &Arc<Node>, slot: &Arc<Slot>, path: &Path) -> Result<()>
     Ok(())
 }
 
-/// Fetches until the whole file matches. What does not was changed on disk by somebody else, and is fetched anew.
+/// Fetches until the file is whole. What somebody else has changed on disk meanwhile is fetched anew.
 async fn fetch_verified(
     mut gathering: Gathering,
     slot: &Arc<Slot>,
-    content: &Content,
     request: &Get,
     events: &Events,
 ) -> Result<Vec<Share>, Failure> {
@@ -176,23 +175,11 @@ async fn fetch_verified(
     loop {
         let node = gathering.node().clone();
         let fetch = Fetch::new(gathering, slot.clone(), &request.name, events.clone());
-        let sha256 = fetch
+        fetch
             .run(Duration::from_secs(request.timeout_s), &mut shares)
             .await?;
-        if sha256 == content.sha256() {
+        if is_whole_still(slot).await? {
             return Ok(shares);
-        }
-        let again = slot.clone();
-        spawn_blocking(move || again.recheck())
-            .await
-            .context("BUG: rechecking panicked")??;
-        if slot.have().is_full() {
-            let error = anyhow!(
-                "{}: every chunk matches its hash, but the whole file is {sha256} and not {}",
-                request.name,
-                content.sha256()
-            );
-            return Err(Failure::new(Exit::Mismatch, error).hint(lookup::SELF_CONTRADICTION));
         }
         events.warn(format!(
             "{} was changed by somebody else while it was fetched; fetching what is wrong again",
@@ -200,6 +187,14 @@ async fn fetch_verified(
         ));
         gathering = Gathering::watching(&node, slot.id());
     }
+}
+
+/// Whether a file that was fetched whole is so still, and nobody else has written to it.
+async fn is_whole_still(slot: &Arc<Slot>) -> Result<bool> {
+    let whole = slot.clone();
+    let checking = spawn_blocking(move || whole.recheck_if_touched());
+    checking.await.context("BUG: rechecking panicked")??;
+    Ok(slot.have().is_full())
 }
 
 /// Tells the anchors that the node has all of it, and flushes the file to the disk when there is time.
@@ -362,14 +357,11 @@ fn holds(path: &Path, content: &Content) -> std::io::Result<bool> {
         return Ok(false);
     }
     let mut buffer = Buffer::new(content.geometry().chunk_size() as usize);
-    for (index, hash) in (0..).zip(content.chunks()) {
-        let extent = content
-            .geometry()
-            .extent(index)
-            .expect("as many hashes as chunks");
-        let bytes = &mut buffer[..extent.size as usize];
+    for index in 0..content.geometry().chunks() {
+        let link = content.link(index).expect("as many states as chunks");
+        let bytes = &mut buffer[..link.extent.size as usize];
         file.read_exact(bytes)?;
-        if Hash::of(bytes) != *hash {
+        if !check(&link, bytes) {
             return Ok(false);
         }
     }

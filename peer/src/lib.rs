@@ -1,6 +1,7 @@
 //! An Anchorage node: client and server at once.
 
 mod buffers;
+pub mod check;
 pub mod cli;
 pub mod command;
 pub mod config;

@@ -10,7 +10,7 @@ use crate::{
     tls::Stream,
 };
 use anchorage_manifest::{
-    Content, ContentId, Draft, Have, Holder, Name, Release, SignedRelease, Source,
+    Content, ContentId, Draft, Hash, Have, Holder, Name, Release, SignedRelease, Source,
     content::ContentError,
     wire::{Refusal, Reply, Request},
 };
@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, anyhow};
 use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
-    task::{AbortHandle, JoinSet},
+    task::{AbortHandle, JoinSet, spawn_blocking},
     time::{Instant, timeout_at},
 };
 
@@ -387,6 +387,40 @@ pub async fn list(
         signed.chunk_size()
     );
     Err(Failure::new(Exit::Mismatch, error).hint(SELF_CONTRADICTION))
+}
+
+/// The SHA-256 of every chunk of a content alone, as this node and those say who have it: each of `sources` in turn, until
+/// all are known.
+pub async fn hashes(node: &Arc<Node>, content: &Content, sources: &[Source]) -> Vec<Option<Hash>> {
+    let (id, chunks) = (content.id(), content.geometry().chunks());
+    let mut hashes = vec![None; chunks as usize];
+    let mut add = |told: &[u8]| {
+        let (told, _) = told.as_chunks::<32>();
+        for (hash, told) in hashes.iter_mut().zip(told) {
+            *hash = hash.or((*told != [0; 32]).then_some(Hash(*told)));
+        }
+        hashes.iter().all(Option::is_some)
+    };
+    if let Some(slot) = node.store.slot(id)
+        && let Ok(Ok(own)) = spawn_blocking(move || slot.hashes()).await
+        && add(&own)
+    {
+        return hashes;
+    }
+    for &source in sources
+        .iter()
+        .filter(|source| source.node != node.identity.id())
+    {
+        let asking = async {
+            let mut stream = node.dial(source).await?;
+            dial::get_hashes(&mut stream, id, chunks).await
+        };
+        // Who cannot say is not the only one.
+        if asking.await.is_ok_and(|told| add(&told)) {
+            break;
+        }
+    }
+    hashes
 }
 
 /// Asks one source after the other, the next whenever the last is slow or fails.

@@ -1,6 +1,6 @@
 //! `publish`: a file becomes a release.
 //!
-//! hash (one pass, both hashes side by side) → sign → register with every anchor that can be reached → upload,
+//! hash (one pass) → sign → register with every anchor that can be reached → upload,
 //! so that the publisher may leave; or not, and serve the file in place. Where hashing takes long, a draft is
 //! registered meanwhile, by which others get what is hashed.
 

@@ -1,8 +1,8 @@
 //! SHA-256 (FIPS 180-4) of two things side by side.
 //!
 //! A processor's SHA instructions wait for one another: one core hashes two independent streams in little more
-//! time than one. A chunk and the whole file are two such streams, and they are hashed together. Where a processor
-//! lacks the instructions, `sha2` does one after the other.
+//! time than one. Two chunks that have arrived are two such streams, and so are a chunk by itself and as a part of its
+//! file. Where a processor lacks the instructions, `sha2` does one after the other.
 
 #[cfg(target_arch = "x86_64")]
 mod pair;
@@ -18,13 +18,13 @@ mod pair {
     }
 }
 
-use anchorage_manifest::Hash;
+use anchorage_manifest::{
+    Hash,
+    link::{BLOCK_SIZE, INITIAL_STATE},
+};
 use sha2::block_api::compress256;
 
-/// Bytes of a block.
-pub const BLOCK_SIZE: usize = 64;
-
-/// A hash on its way through a stream; its state can be kept between two blocks.
+/// A hash on its way through a stream; between two blocks it is a state from which it can go on elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
     state: [u32; 8],
@@ -37,16 +37,7 @@ pub struct Running {
 impl Default for Running {
     fn default() -> Self {
         Self {
-            state: [
-                0x6a09_e667,
-                0xbb67_ae85,
-                0x3c6e_f372,
-                0xa54f_f53a,
-                0x510e_527f,
-                0x9b05_688c,
-                0x1f83_d9ab,
-                0x5be0_cd19,
-            ],
+            state: INITIAL_STATE,
             size: 0,
             rest: [0; BLOCK_SIZE],
         }
@@ -54,11 +45,6 @@ impl Default for Running {
 }
 
 impl Running {
-    /// Bytes hashed so far.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
     /// Goes on with `bytes`.
     pub fn update(&mut self, bytes: &[u8]) {
         let bytes = self.complete_block(bytes);
@@ -82,38 +68,24 @@ impl Running {
         } - filled;
         padding[zeros_end..zeros_end + 8].copy_from_slice(&bits.to_be_bytes());
         self.update(&padding[..zeros_end + 8]);
-        let mut hash = [0; 32];
-        for (word, bytes) in self.state.iter().zip(hash.as_chunks_mut::<4>().0) {
-            *bytes = word.to_be_bytes();
-        }
-        Hash(hash)
+        Hash::of_state(self.state)
     }
 
-    /// The state, if it is between two blocks: bytes hashed so far and eight words, all big-endian.
-    pub fn to_bytes(&self) -> Option<[u8; 40]> {
-        if self.filled() > 0 {
-            return None;
-        }
-        let mut bytes = [0; 40];
-        let (size, state) = bytes.split_at_mut(8);
-        size.copy_from_slice(&self.size.to_be_bytes());
-        for (word, bytes) in self.state.iter().zip(state.as_chunks_mut::<4>().0) {
-            *bytes = word.to_be_bytes();
-        }
-        Some(bytes)
-    }
-
-    /// A state that was kept; none if it cannot be one.
-    pub fn from_bytes(bytes: &[u8; 40]) -> Option<Self> {
-        let (size, state) = bytes.split_first_chunk::<8>()?;
+    /// A hash that goes on from the state after `size` bytes, which are whole blocks.
+    pub fn at(state: Hash, size: u64) -> Self {
         let mut running = Self {
-            size: u64::from_be_bytes(*size),
+            size: size - size % BLOCK_SIZE as u64,
             ..Self::default()
         };
-        for (word, bytes) in running.state.iter_mut().zip(state.as_chunks::<4>().0) {
+        for (word, bytes) in running.state.iter_mut().zip(state.0.as_chunks::<4>().0) {
             *word = u32::from_be_bytes(*bytes);
         }
-        (running.filled() == 0).then_some(running)
+        running
+    }
+
+    /// The state, if it is between two blocks.
+    pub fn state(&self) -> Option<Hash> {
+        (self.filled() == 0).then(|| Hash::of_state(self.state))
     }
 
     /// Bytes after the last whole block.
@@ -215,7 +187,6 @@ mod tests {
                 (rest, rest_of_other) = (later, later_of_other);
             }
             update_both(&mut first, rest, &mut second, rest_of_other);
-            prop_assert_eq!(first.size(), one.len() as u64);
             prop_assert_eq!(first.finish(), Hash::of(&one));
             prop_assert_eq!(second.finish(), Hash::of(&other));
         }
@@ -241,22 +212,15 @@ mod tests {
         }
 
         #[test]
-        fn a_state_that_was_kept_goes_on(blocks in 0usize..5, rest in 0usize..200) {
+        fn a_state_goes_on_elsewhere(blocks in 0usize..5, rest in 0usize..200) {
             let bytes: Vec<u8> = (0..=255).cycle().take(blocks * 64 + rest).collect();
             let mut running = Running::default();
             running.update(&bytes[..blocks * 64]);
-            let kept = running.to_bytes().and_then(|kept| Running::from_bytes(&kept));
-            prop_assert_eq!(kept.as_ref(), Some(&running));
+            let state = running.state().expect("between two blocks");
+            prop_assert_eq!(&Running::at(state, blocks as u64 * 64), &running);
             running.update(&bytes[blocks * 64..]);
-            prop_assert_eq!(running.to_bytes().is_some(), rest % 64 == 0);
+            prop_assert_eq!(running.state().is_some(), rest % 64 == 0);
             prop_assert_eq!(running.finish(), Hash::of(&bytes));
         }
-    }
-
-    #[test]
-    fn a_state_within_a_block_is_none() {
-        let mut kept = Running::default().to_bytes().expect("between two blocks");
-        kept[7] = 1;
-        assert_eq!(Running::from_bytes(&kept), None);
     }
 }

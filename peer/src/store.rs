@@ -1,12 +1,13 @@
 //! The chunk store: every content that a node has something of, one folder each.
 //!
 //! ```text
-//! store/<content id>/list    the chunk list, canonical; its SHA-256 is the folder's name
+//! store/<content id>/list    the list, canonical; its SHA-256 is the folder's name
 //!                    marks   one byte a chunk, 1 = its bytes are in the file and verified
 //!                    place   JSON: where the file is, under which name, and how it looked when it was complete
 //!                    data    the file itself, if it is the store's own (an anchor's); a peer's lies elsewhere
+//!                    hashes  the SHA-256 of every chunk alone, as far as it was made; zeros elsewhere
 //!      drafts/<id>/  draft   a draft, instead of the list
-//!                    entries its chunk hashes, as far as they are signed
+//!                    entries its list, as far as it is signed
 //!                    marks, place, data as above
 //! ```
 //! When a draft is sealed, its folder gets the list and moves to the content's name, in one rename; a content whose
@@ -354,8 +355,9 @@ fn write_list(folder: &Path, content: &Content) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anchorage_manifest::{Geometry, Hash};
+    use anchorage_manifest::Hash;
     use nix::time::{ClockId, clock_gettime};
+    use std::os::unix::fs::FileExt as _;
 
     pub(super) const CHUNK: usize = 1024;
 
@@ -363,9 +365,7 @@ mod tests {
         let bytes: Vec<u8> = (0..chunks * CHUNK - 5)
             .map(|i| u8::try_from(i / 7 % 251).expect("below 256") ^ 1)
             .collect();
-        let geometry = Geometry::new(bytes.len() as u64, 1024).expect("within limits");
-        let hashes = bytes.chunks(CHUNK).map(Hash::of).collect();
-        let content = Content::new(geometry, Hash::of(&bytes), hashes).expect("as many");
+        let content = Content::of(&bytes, 1024).expect("within limits");
         (bytes, content)
     }
 
@@ -497,8 +497,7 @@ mod tests {
         let directory = tempfile::tempdir()?;
         let store = Store::open(directory.path())?;
         for number in 0..count {
-            let hash = Hash::of(&number.to_be_bytes());
-            let content = Content::new(Geometry::new(4, 1024)?, hash, vec![hash])?;
+            let content = Content::of(&number.to_be_bytes(), 1024)?;
             store.create(&content, &Place::inside())?;
         }
         // Its files are open.
@@ -519,6 +518,67 @@ mod tests {
         let (few, many) = (opening(15)?, opening(300)?);
         // Were each looked at for each, it would be a hundred times as long.
         assert!(many < 60 * few, "{few:?}, {many:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn hashes_of_chunks_are_made_once_of_what_is_there() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let (bytes, content) = sample(4);
+        let chunks: Vec<&[u8]> = bytes.chunks(CHUNK).collect();
+        let slot = Store::open(directory.path())?.create(&content, &Place::inside())?;
+        let hashes = |there: [bool; 4]| -> Vec<u8> {
+            let hash =
+                |(chunk, there): (&&[u8], bool)| if there { Hash::of(chunk).0 } else { [0; 32] };
+            chunks.iter().zip(there).flat_map(hash).collect()
+        };
+        assert_eq!(slot.hashes()?, hashes([false; 4]));
+        // One that comes with its hash, and one without.
+        assert!(slot.store(1, chunks[1])?);
+        slot.write(3, chunks[3])?;
+        assert_eq!(slot.hashes()?, hashes([false, true, false, true]));
+        // What was made is not read again, not even by the next process.
+        slot.file().write_all_at(b"damage", 3 * CHUNK as u64)?;
+        drop(slot);
+        let slot = Store::open(directory.path())?.slot(content.id());
+        let slot = slot.context("still there")?;
+        slot.write(0, chunks[0])?;
+        assert_eq!(slot.hashes()?, hashes([true, true, false, true]));
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_in_the_making_that_somebody_else_wrote_to_is_in_doubt() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let (bytes, content) = sample(3);
+        let slot = Store::open(directory.path())?.create(&content, &Place::inside())?;
+        let chunk = |index: usize| bytes.chunks(CHUNK).nth(index).unwrap_or_default();
+        for index in [0, 1] {
+            assert!(slot.store(index, chunk(index as usize))?);
+        }
+        slot.recheck_if_touched()?;
+        assert!(!slot.in_doubt() && slot.have().count() == 2);
+        let again = || {
+            Store::open(directory.path())?
+                .slot(content.id())
+                .context("there")
+        };
+        assert!(!again()?.in_doubt());
+        std::thread::sleep(Duration::from_millis(50));
+        fs::write(slot.path(), vec![7; bytes.len()])?;
+        // As often as it is opened, until it has been read again.
+        assert!(again()?.in_doubt());
+        let opened = again()?;
+        assert!(opened.in_doubt() && opened.have().is_empty());
+        slot.file().write_all_at(chunk(1), CHUNK as u64)?;
+        opened.recheck()?;
+        assert_eq!(opened.have().iter().collect::<Vec<_>>(), [1]);
+        assert!(!again()?.in_doubt());
+        // Who has it open finds it when it looks.
+        std::thread::sleep(Duration::from_millis(50));
+        slot.file().write_all_at(b"damage", CHUNK as u64)?;
+        slot.recheck_if_touched()?;
+        assert!(slot.have().is_empty());
         Ok(())
     }
 

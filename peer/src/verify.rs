@@ -1,6 +1,7 @@
 //! `verify`: is a file what its release says, chunk by chunk and as a whole?
 
 use crate::{
+    check::check,
     dial::Ahead,
     event::{Event, Events, Verified},
     failure::{Exit, Failure},
@@ -8,10 +9,9 @@ use crate::{
     lookup,
     node::Node,
 };
-use anchorage_manifest::{Content, Hash, Name};
+use anchorage_manifest::{Content, Name};
 use anyhow::{Context as _, Result, anyhow};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use std::{fmt::Write as _, fs::File, io::Read as _, path::Path, sync::Arc};
 use tokio::task::spawn_blocking;
 
@@ -47,9 +47,8 @@ pub async fn verify(node: &Arc<Node>, request: &Verify, events: &Events) -> Resu
     let content = found.content;
     let path = request.path.clone();
     let comparing = spawn_blocking(move || compare(&path, &content).map(|found| (found, content)));
-    let ((bad, surplus, sha256), content) =
-        comparing.await.context("BUG: comparing panicked")??;
-    let ok = bad.is_empty() && surplus == 0 && sha256 == content.sha256();
+    let ((bad, surplus), content) = comparing.await.context("BUG: comparing panicked")??;
+    let ok = bad.is_empty() && surplus == 0;
     let chunks = content.geometry().chunks();
     let wrong = bad.len();
     let path = request.path.clone();
@@ -76,30 +75,25 @@ pub async fn verify(node: &Arc<Node>, request: &Verify, events: &Events) -> Resu
         .hint(format!("`peer get {name} --force` fetches it again")))
 }
 
-/// The indices of wrong chunks, the bytes too many, and the whole file's SHA-256. Blocks.
-fn compare(path: &Path, content: &Content) -> Result<(Vec<u32>, i64, Hash)> {
+/// The indices of wrong chunks, and the bytes too many. Without either the whole file has its SHA-256. Blocks.
+fn compare(path: &Path, content: &Content) -> Result<(Vec<u32>, i64)> {
     let operand = || format!("cannot read {}", path.display());
     let mut file = File::open(path).with_context(operand)?;
-    let mut whole = Sha256::new();
     let mut bad = Vec::new();
     let mut size = 0;
-    for (index, hash) in (0..).zip(content.chunks()) {
-        let extent = content
-            .geometry()
-            .extent(index)
-            .context("BUG: more hashes than chunks")?;
-        let mut bytes = Vec::with_capacity(extent.size as usize);
+    for index in 0..content.geometry().chunks() {
+        let link = content.link(index).context("BUG: too few states")?;
+        let mut bytes = Vec::with_capacity(link.extent.size as usize);
         file.by_ref()
-            .take(extent.size.into())
+            .take(link.extent.size.into())
             .read_to_end(&mut bytes)
             .with_context(operand)?;
-        whole.update(&bytes);
         size += bytes.len() as u64;
-        if Hash::of(&bytes) != *hash {
+        if !check(&link, &bytes) {
             bad.push(index);
         }
     }
     size += std::io::copy(&mut file, &mut std::io::sink()).with_context(operand)?;
     let surplus = size.cast_signed() - content.geometry().size().cast_signed();
-    Ok((bad, surplus, Hash::finish(whole)))
+    Ok((bad, surplus))
 }

@@ -246,7 +246,9 @@ fn manifest_in_words(manifest: &Manifest) -> Vec<String> {
     }
     for chunk in &manifest.chunks {
         let peers: Vec<String> = chunk.peers.iter().map(ToString::to_string).collect();
-        let sha256 = chunk.sha256.short();
+        let sha256 = chunk
+            .sha256
+            .map_or_else(|| "?".repeat(12), |hash| hash.short());
         lines.push(format!(
             "{}  {:>8}  {sha256}…  {}",
             escaped(&chunk.name),

@@ -13,7 +13,7 @@ mod sim_node;
 mod sim_scenario;
 mod sim_world;
 
-use anchorage_manifest::Geometry;
+use anchorage_manifest::{Geometry, link::BLOCK_SIZE};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum as _};
 use serde_json::{Value, json};
@@ -79,7 +79,8 @@ struct Row {
 
 impl Arguments {
     fn scenario(&self, row: Row, seed: u64) -> Result<Scenario> {
-        let chunk_size = u32::try_from((self.size << 20).div_ceil(u64::from(row.chunks.max(1))))?;
+        let least = u32::try_from((self.size << 20).div_ceil(u64::from(row.chunks.max(1))))?;
+        let chunk_size = least.next_multiple_of(u32::try_from(BLOCK_SIZE)?);
         let geometry = Geometry::new(u64::from(row.chunks) * u64::from(chunk_size), chunk_size)?;
         let line = self.rate * 1_000_000 / 8;
         let mut scenario = Scenario::new(row.case, row.getters, geometry, line, seed);

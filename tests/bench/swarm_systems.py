@@ -189,7 +189,7 @@ class VerifiedChain(Chain):
 
     @classmethod
     def settings(cls, _args):
-        return "TLS 1.3, SHA-256 of chunks of 32 KiB and of the file, pwrite; nobody chooses, no recovery"
+        return "TLS 1.3, SHA-256, chunks of 32 KiB, pwrite; nobody chooses, no recovery"
 
     def origin_words(self):
         return [*self.relay(self.source), "--listen", f"0.0.0.0:{PORT}"]

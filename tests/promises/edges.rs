@@ -62,7 +62,7 @@ fn chunk_sizes_are_what_they_were_asked_to_be() -> Result<()> {
         assert_eq!(publisher.manifest(&name)?.chunk_size, size);
     }
     let text = path.to_str().context("a path")?;
-    for bad in ["0", "1023", "17MiB", "many", "-1", "1XiB", ""] {
+    for bad in ["0", "1023", "1025", "17MiB", "many", "-1", "1XiB", ""] {
         let option = format!("--chunk-size={bad}");
         publisher
             .run(&["publish", text, &option])?

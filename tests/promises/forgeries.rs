@@ -1,7 +1,7 @@
 //! The manifest is what its publisher signed, or nothing.
 
 use anchorage_manifest::{
-    Content, Geometry, Hash, Release, Signature, SignedRelease, codec,
+    Content, Geometry, Hash, Release, Signature, SignedRelease, codec, link,
     wire::{Answer, Ask, Refusal, Reply, Request},
 };
 use anchorage_peer::identity::Identity;
@@ -133,16 +133,15 @@ fn a_list_of_another_hash_is_refused_by_the_peer() -> Result<()> {
 fn a_file_of_another_hash_never_gets_its_name() -> Result<()> {
     let bytes = random_bytes(40_000, 5);
     let geometry = Geometry::new(40_000, CHUNK_SIZE)?;
-    let chunks = bytes.chunks(CHUNK_SIZE as usize).map(Hash::of).collect();
-    let content = Content::new(geometry, Hash::of(b"another file"), chunks)?;
-    let holding = Holding::new(
-        "forged.bin",
-        geometry,
-        content.encode(),
-        bytes,
-        &publisher(),
-    )?;
-    get_from_a_false_anchor(holding)?.exits(3)?;
+    let honest = link::states(&bytes, geometry);
+    for index in [0, honest.len() - 1] {
+        let mut states = honest.clone();
+        states[index] = Hash::of(b"another file");
+        let list = Content::new(geometry, states)?.encode();
+        let holding = Holding::new("forged.bin", geometry, list, bytes.clone(), &publisher())?;
+        let finished = get_from_a_false_anchor(holding)?.exits(3)?;
+        finished.says(&["does not match its hash", "contradicts itself"])?;
+    }
     Ok(())
 }
 

@@ -338,7 +338,7 @@ impl Author {
             control,
             chunks: Chunks::dial(anchor, &identity)?,
             entries: Entries::new(&draft),
-            hashes: bytes.chunks(4_096).map(Hash::of).collect(),
+            hashes: anchorage_manifest::link::states(&bytes, draft.geometry),
             identity,
             draft,
             bytes,
@@ -477,7 +477,7 @@ fn a_release_that_is_not_what_was_offered_is_refused() -> Result<()> {
     let mut getting = start_to_get(&getter, 1)?;
     let mut hashes = author.hashes.clone();
     hashes[0] = Hash::of(b"another");
-    let content = Content::new(author.draft.geometry, Hash::of(b"whole"), hashes)?;
+    let content = Content::new(author.draft.geometry, hashes)?;
     let release = author.identity.sign(Release {
         name: author.draft.name.clone(),
         version: 1,

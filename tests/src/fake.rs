@@ -106,10 +106,8 @@ impl Holding {
     /// A file of `size` random bytes, and version 1 of `name` for it, by `publisher`.
     pub fn random(name: &str, size: usize, chunk_size: u32, publisher: &Identity) -> Result<Self> {
         let bytes = random_bytes(size, size as u64 + 1);
-        let geometry = Geometry::new(size as u64, chunk_size)?;
-        let chunks = bytes.chunks(chunk_size as usize).map(Hash::of).collect();
-        let content = Content::new(geometry, Hash::of(&bytes), chunks)?;
-        Self::new(name, geometry, content.encode(), bytes, publisher)
+        let content = Content::of(&bytes, chunk_size)?;
+        Self::new(name, content.geometry(), content.encode(), bytes, publisher)
     }
 
     /// Version 1 of `name` for a list that may be anything; the release says `geometry`.
@@ -390,6 +388,10 @@ impl Shared {
                     Some(index) => return self.give(wire, index),
                     None => wire.send(&Answer::Exhausted { content })?,
                 }
+            }
+            Ask::GetHashes { .. } => {
+                let index = None;
+                wire.send(&Answer::Missing { content, index })?;
             }
             Ask::Cancel { .. } => {}
             Ask::Offer { .. } => {

@@ -112,6 +112,11 @@ pub enum Ask {
         /// Over these and all before them; see [`crate::entries`].
         signature: Signature,
     },
+    /// Asks for the SHA-256 of every chunk alone, by which people know them. Nothing is verified by them.
+    GetHashes {
+        /// Of which content.
+        content: ContentId,
+    },
 }
 
 /// What the dialled side sends.
@@ -152,7 +157,7 @@ pub enum Answer {
         /// Number of raw bytes that follow.
         size: u32,
     },
-    /// To `Get`, `GetList` (no index) and `Interested` (no index): the source does not have that.
+    /// To `Get`, and without an index to `GetList`, `GetHashes` and `Interested`: the source does not have that.
     Missing {
         /// Of which content.
         content: ContentId,
@@ -193,5 +198,12 @@ pub enum Answer {
         count: u32,
         /// Over these and all before them; see [`crate::entries`].
         signature: Signature,
+    },
+    /// To `GetHashes`: 32 raw bytes follow for each chunk, zeros where the source does not know.
+    Hashes {
+        /// Of which content.
+        content: ContentId,
+        /// Number of raw bytes that follow.
+        size: u32,
     },
 }

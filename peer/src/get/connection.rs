@@ -70,7 +70,7 @@ pub(super) enum Report {
     Stored(u32, u64),
     /// The source does not have a chunk.
     Missing(u32),
-    /// A chunk does not match its hash.
+    /// What came is not the chunk.
     Corrupt(u32),
     /// A verified chunk cannot be written: nothing that another source could mend.
     Unwritable(anyhow::Error),

@@ -1,9 +1,8 @@
-//! The driver of one fetch: connections, scheduler, prefix hash and anchors, brought together. Dull on purpose.
+//! The driver of one fetch: connections, scheduler, verifier and anchors, brought together. Dull on purpose.
 
 use super::{
     connection::{self, Command, Report, Shared},
     gathering::Gathering,
-    prefix::Prefix,
     verifier::{Verifier, Writer},
 };
 use crate::{
@@ -16,10 +15,10 @@ use crate::{
     store::Slot,
     time::Time,
 };
-use anchorage_manifest::{EntriesError, Hash, Source, limits::CHUNKS_PER_MESSAGE_MAX};
+use anchorage_manifest::{EntriesError, NodeId, Source, limits::CHUNKS_PER_MESSAGE_MAX};
 use anyhow::{Context as _, Result, anyhow};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -58,6 +57,8 @@ pub(super) struct Fetch {
     /// Stored chunks that the sources that choose have not been told of, and when the first was.
     news: Vec<u32>,
     news_since: Option<Instant>,
+    /// Chunks for which something else came.
+    corrupt: BTreeSet<u32>,
     /// Why the connection before this one ended, for whoever asks why nothing comes.
     last_down: Option<anyhow::Error>,
     /// Where the slot of the content comes that a draft becomes.
@@ -112,6 +113,7 @@ impl Fetch {
             progressed: Instant::now(),
             news: Vec::new(),
             news_since: None,
+            corrupt: BTreeSet::new(),
             last_down: None,
             sealed: None,
         }
@@ -122,12 +124,12 @@ impl Fetch {
         self.sealed = Some(sealed);
     }
 
-    /// Fetches what is missing; the SHA-256 of the file as it is then. Who sent what is added to `shares`.
+    /// Fetches what is missing. Who sent what is added to `shares`.
     pub(super) async fn run(
         mut self,
         timeout: Duration,
         shares: &mut Vec<Share>,
-    ) -> Result<Hash, Failure> {
+    ) -> Result<(), Failure> {
         let (reports, mut told) = mpsc::unbounded_channel();
         let (arriving, arrivals) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
@@ -139,7 +141,6 @@ impl Fetch {
             sealed: OnceLock::new(),
         });
         let verifier = Verifier {
-            prefix: Prefix::resume(self.slot.clone()),
             arrivals,
             writer: Writer {
                 slot: self.slot.clone(),
@@ -204,13 +205,8 @@ impl Fetch {
         }
         self.tell_progress();
         drop(arriving);
-        if let Some(hash) = verifying.await.context("BUG: hashing panicked")? {
-            return Ok(hash);
-        }
-        while let Ok((id, report)) = told.try_recv() {
-            self.report(id, report, shares)?;
-        }
-        Err(anyhow!("BUG: the file is whole and its hash is not").into())
+        verifying.await.context("BUG: hashing panicked")?;
+        Ok(())
     }
 
     fn report(
@@ -240,7 +236,10 @@ impl Fetch {
                 self.handle(Event::Stored(id, index));
             }
             Report::Missing(index) => self.handle(Event::Missing(id, index)),
-            Report::Corrupt(index) => self.handle(Event::Corrupt(id, index)),
+            Report::Corrupt(index) => {
+                self.corrupt.insert(index);
+                self.handle(Event::Corrupt(id, index));
+            }
             Report::Unwritable(error) => {
                 return Err(super::unwritable(error, &self.slot));
             }
@@ -348,7 +347,7 @@ impl Fetch {
         }
     }
 
-    fn links_of(&self, node: anchorage_manifest::NodeId) -> Vec<SourceId> {
+    fn links_of(&self, node: NodeId) -> Vec<SourceId> {
         self.links
             .iter()
             .filter(|(_, link)| link.source.node == node)
@@ -439,6 +438,15 @@ impl Fetch {
             write!(what, "; nobody who can be reached has {sourceless} of them")
                 .expect("a string grows");
         }
+        let mut missing = self.scheduler.missing();
+        if let Some(index) = missing.find(|index| self.corrupt.contains(index)) {
+            let number = u64::from(index) + 1;
+            let error = anyhow!("{what}; what came for chunk {number} does not match its hash");
+            return Failure::new(Exit::Mismatch, error).hint(
+                "those who were asked lie, or the publisher has made a release that contradicts itself",
+            );
+        }
+        drop(missing);
         let error = match self.last_down.take() {
             Some(down) => anyhow!("{what}; last: {down:#}"),
             None => anyhow!(what),

@@ -3,9 +3,12 @@
 //!
 //! Whatever goes wrong here is left to the ordinary way, which finds out whose fault it is.
 
-use crate::{dial, event::Share, framed, lookup, node::Node, session::Session, store::Slot, tls};
+use crate::{
+    check::check, dial, event::Share, framed, lookup, node::Node, session::Session, store::Slot,
+    tls,
+};
 use anchorage_manifest::{
-    Content, Hash, Release, Source, codec,
+    Content, Release, Source, codec,
     content::LIST_SIZE_MAX,
     limits::FRAME_SIZE_MAX,
     wire::{Answer, Ask},
@@ -131,22 +134,21 @@ async fn fetch_from(node: &Arc<Node>, source: Source, release: &Release) -> Resu
         "the release has other sizes"
     );
     let mut bytes = Vec::new();
-    for (wanted, hash) in (0..).zip(list.chunks()) {
-        let extent = release.geometry.extent(wanted).context("past the end")?;
+    for wanted in 0..release.geometry.chunks() {
+        let link = list.link(wanted).context("BUG: too few states")?;
         match framed::expect(&mut stream, FRAME_SIZE_MAX).await? {
             Answer::Chunk {
                 content: same,
                 index,
                 size,
-            } if same == content && index == wanted && size == extent.size => {
+            } if same == content && index == wanted && size == link.extent.size => {
                 let chunk = body(&mut stream, size as usize).await?;
-                ensure!(Hash::of(&chunk) == *hash, "peer sent a wrong chunk");
+                ensure!(check(&link, &chunk), "peer sent a wrong chunk");
                 bytes.extend(chunk);
             }
             other => return Err(dial::unexpected(&other)),
         }
     }
-    ensure!(Hash::of(&bytes) == list.sha256(), "the whole file is wrong");
     node.fetched.count_in(bytes.len());
     node.idle.give(source, stream);
     Ok(Small {

@@ -4,11 +4,12 @@
 //! fetch by the draft's id ───────────────┬───────────────────► whole
 //!      the anchors say: sealed ─► list ──┴─► by the content's id
 //! ```
-//! The chunks are verified against signed entries, the whole file against the release that the draft has become.
+//! The chunks are verified by signed entries, and the entries are those of the release that the draft has become.
 //! Whichever comes first, the last chunk or the seal, nothing is fetched or read twice.
 
 use super::{
-    Claim, Get, fetch::Fetch, fetch_verified, gathering::Gathering, is_same, list, part_of,
+    Claim, Get, fetch::Fetch, fetch_verified, gathering::Gathering, is_same, is_whole_still, list,
+    part_of,
 };
 use crate::{
     dial::Ahead,
@@ -19,7 +20,7 @@ use crate::{
     session::{News, Session},
     store::{Place, Slot},
 };
-use anchorage_manifest::{Content, Draft, Hash, SignedRelease, wire::Push};
+use anchorage_manifest::{Content, Draft, SignedRelease, wire::Push};
 use anyhow::{Context as _, Result, anyhow};
 use std::{
     fs,
@@ -79,31 +80,21 @@ impl Stream<'_> {
                 .context("BUG: placing the file panicked")??
         };
         let mut shares = Vec::new();
-        let (release, whole, sha256) = self.follow(&slot, &mut shares).await?;
-        let content = whole.content().context("BUG: sealed without a list")?;
-        if sha256 != content.sha256() {
-            // Somebody else wrote to the file, or its publisher contradicts itself: an ordinary fetch finds out.
-            shares.extend(
-                fetch_verified(
-                    Gathering::watching(self.node, whole.id()),
-                    &whole,
-                    &content,
-                    self.request,
-                    self.events,
-                )
-                .await?,
-            );
+        let (release, whole) = self.follow(&slot, &mut shares).await?;
+        if !is_whole_still(&whole).await? {
+            let gathering = Gathering::watching(self.node, whole.id());
+            let again = fetch_verified(gathering, &whole, self.request, self.events);
+            shares.extend(again.await?);
         }
         Ok((release, whole, shares))
     }
 
-    /// Fetches until all is there and sealed; the release, the slot under the content's name, and the file's
-    /// SHA-256.
+    /// Fetches until all is there and sealed; the release, and the slot under the content's name.
     async fn follow(
         &self,
         slot: &Arc<Slot>,
         shares: &mut Vec<Share>,
-    ) -> Result<(SignedRelease, Arc<Slot>, Hash), Failure> {
+    ) -> Result<(SignedRelease, Arc<Slot>), Failure> {
         let patience = Duration::from_secs(self.request.timeout_s);
         let (name, events) = (&self.request.name, self.events.clone());
         let gathering = Gathering::watching(self.node, slot.id());
@@ -112,10 +103,13 @@ impl Stream<'_> {
         fetch.expect_seal(renamed);
         let mut fetching = pin!(fetch.run(patience, shares));
         let mut sealing = pin!(self.sealed(self.node.news()));
-        let mut sha256 = None;
+        let mut is_fetched = false;
         let sealed = loop {
             tokio::select! {
-                fetched = &mut fetching, if sha256.is_none() => sha256 = Some(fetched?),
+                fetched = &mut fetching, if !is_fetched => {
+                    fetched?;
+                    is_fetched = true;
+                }
                 sealed = &mut sealing => break sealed,
             }
         };
@@ -135,13 +129,18 @@ impl Stream<'_> {
         let ahead = Ahead::default();
         let mut listing = pin!(list(self.node, &anchors, release, timeout_s, found, &ahead));
         let content = loop {
-            let entries = sha256.and_then(|sha256| slot.sealed_with(sha256));
             // With all of its entries there, the list need not come from anybody.
-            if let Some(content) = entries.filter(|content| content.id() == release.content) {
+            if let Some(content) = slot
+                .sealed()
+                .filter(|content| content.id() == release.content)
+            {
                 break Arc::new(content);
             }
             tokio::select! {
-                fetched = &mut fetching, if sha256.is_none() => sha256 = Some(fetched?),
+                fetched = &mut fetching, if !is_fetched => {
+                    fetched?;
+                    is_fetched = true;
+                }
                 listed = &mut listing => break listed?.content,
             }
         };
@@ -155,13 +154,12 @@ impl Stream<'_> {
         // A fetch that is over need not know.
         drop(rename.send(whole.clone()));
         let announcing = self.node.announce(&whole);
-        let sha256 = if let Some(sha256) = sha256 {
+        if is_fetched {
             announcing.await;
-            sha256
         } else {
-            tokio::join!(fetching, announcing).0?
-        };
-        Ok((signed.clone(), whole, sha256))
+            tokio::join!(fetching, announcing).0?;
+        }
+        Ok((signed.clone(), whole))
     }
 
     async fn seal(&self, slot: &Arc<Slot>, content: Arc<Content>) -> Result<Option<Arc<Slot>>> {

@@ -2,30 +2,23 @@
 //!
 //! ```text
 //! connections ── arrivals ──► verifier ── what it has no time for ──► writer
-//!                     hashes chunk and file, writes             writes
+//!                     hashes, writes                                 writes
 //! ```
-//! One thread hashes: a chunk and a piece of the file side by side, or two chunks where nothing of the file is there.
-//! Writing takes as long again, so while much has arrived another thread does that.
+//! One thread hashes, two chunks side by side where two have arrived. Writing takes as long again, so while much has
+//! arrived another thread does that.
 
-use super::{
-    connection::{Report, Reports},
-    prefix::Prefix,
-};
+use super::connection::{Report, Reports};
 use crate::{
     buffers::{Buffer, Buffers},
+    check::{check, check_both},
     scheduler::SourceId,
     store::Slot,
 };
-use anchorage_manifest::Hash;
-use anyhow::Result;
 use std::{
     sync::{Arc, mpsc},
     thread,
 };
-use tokio::sync::{
-    OwnedSemaphorePermit,
-    mpsc::{UnboundedReceiver, error::TryRecvError},
-};
+use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedReceiver};
 
 /// Bytes that have arrived and wait to be verified, from which on another thread writes. Below, what has just been hashed
 /// is written while it is in the processor's cache, and nobody is woken for it.
@@ -45,7 +38,6 @@ pub(super) struct Arrival {
 
 /// What verifies.
 pub(super) struct Verifier {
-    pub(super) prefix: Prefix,
     pub(super) arrivals: UnboundedReceiver<Arrival>,
     pub(super) writer: Writer,
 }
@@ -57,146 +49,88 @@ pub(super) struct Writer {
     pub(super) reports: Reports,
 }
 
-/// What the writer does.
-enum Job {
-    Write(Arrival),
-    /// Says when all before is written.
-    Tell(mpsc::Sender<()>),
-}
-
 /// An error that was reported, which ends the work.
 struct Failed;
 
 impl Verifier {
-    /// Works until nothing can arrive any more; then the hash of the file, if it is whole. Of each chunk is told what
-    /// becomes of it, and of an error, which ends the work, what it is. Blocks.
-    pub(super) fn run(mut self) -> Option<Hash> {
+    /// Works until nothing can arrive any more. Of each chunk is told what becomes of it, and of an error, which ends the
+    /// work, what it is. Blocks.
+    pub(super) fn run(self) {
+        let Self {
+            mut arrivals,
+            writer,
+        } = self;
+        let writer = &writer;
         thread::scope(|scope| {
             let (verified, to_write) = mpsc::channel();
-            let writer = &self.writer;
             let write = move || {
                 let mut to_write = to_write.into_iter();
                 // Who has failed has said so, and what is verified from now on meets the same error.
-                let _ = to_write.try_for_each(|job| match job {
-                    Job::Write(arrival) => writer.write(arrival).map(|()| writer.slot.tell()),
-                    // Who asks may have failed, too.
-                    Job::Tell(done) => {
-                        let _ = done.send(());
-                        Ok(())
-                    }
-                });
+                let _ = to_write
+                    .try_for_each(|arrival| writer.write(arrival).map(|()| writer.slot.tell()));
             };
             // Where there is no thread for it, nobody takes what is sent, and it is written here.
             let _ = thread::Builder::new().spawn_scoped(scope, write);
-            let work = Work {
-                prefix: &mut self.prefix,
-                arrivals: &mut self.arrivals,
-                writer,
-                verified: &verified,
-            };
-            work.run()
-        })
-        .ok()?;
-        // An error of the disk is none of any connection's.
-        let hash = self.prefix.finish();
-        self.writer.check(SourceId::default(), hash).ok()?
+            // Who has failed has said so.
+            let _ = verify(&mut arrivals, writer, &verified);
+        });
     }
 }
 
-/// What the thread that verifies works with.
-struct Work<'a> {
-    prefix: &'a mut Prefix,
-    arrivals: &'a mut UnboundedReceiver<Arrival>,
-    writer: &'a Writer,
-    verified: &'a mpsc::Sender<Job>,
-}
-
-impl Work<'_> {
-    /// Verifies what arrives, and writes it if little waits meanwhile.
-    fn run(mut self) -> Result<(), Failed> {
-        let mut untold = 0;
-        while let Some(arrival) = self.next()? {
-            self.catch_up(arrival.index)?;
-            if let Some(other) = self.company(&arrival) {
-                let chunks = [&arrival, &other].map(|one| (one.index, &one.bytes[..]));
-                let [first, second] = self.prefix.verify_both(chunks);
-                self.settle(arrival, first)?;
-                self.settle(other, second)?;
-            } else {
-                let matches = self.prefix.verify(arrival.index, &arrival.bytes);
-                let matches = self.writer.check(arrival.from, matches)?;
-                self.settle(arrival, matches)?;
-            }
-            untold += 1;
-            if untold == TELL_MAX || self.arrivals.is_empty() {
-                self.writer.slot.tell();
-                untold = 0;
+/// Verifies what arrives, and writes it if little waits meanwhile.
+fn verify(
+    arrivals: &mut UnboundedReceiver<Arrival>,
+    writer: &Writer,
+    verified: &mpsc::Sender<Arrival>,
+) -> Result<(), Failed> {
+    let mut untold = 0;
+    while let Some(arrival) = arrivals.blocking_recv() {
+        let other = arrivals.try_recv().ok();
+        let are_good = writer.check(&arrival, other.as_ref());
+        for (arrival, is_good) in [Some(arrival), other].into_iter().flatten().zip(are_good) {
+            let waiting = arrivals.len() * arrival.bytes.len();
+            if !is_good {
+                let report = Report::Corrupt(arrival.index);
+                writer.finish(arrival, report);
+            } else if waiting < HELP_SIZE {
+                writer.write(arrival)?;
+            } else if let Err(mpsc::SendError(arrival)) = verified.send(arrival) {
+                writer.write(arrival)?;
             }
         }
-        Ok(())
-    }
-
-    /// The next chunk, once it is there; none when nothing can arrive any more.
-    fn next(&mut self) -> Result<Option<Arrival>, Failed> {
-        loop {
-            match self.arrivals.try_recv() {
-                Ok(arrival) => return Ok(Some(arrival)),
-                Err(TryRecvError::Empty) if self.prefix.is_late() => {
-                    let advanced = self.prefix.advance();
-                    self.writer.check(SourceId::default(), advanced)?;
-                }
-                Err(_) => return Ok(self.arrivals.blocking_recv()),
-            }
+        untold += 1;
+        if untold == TELL_MAX || arrivals.is_empty() {
+            writer.slot.tell();
+            untold = 0;
         }
     }
-
-    /// Hashes the file up to a chunk that has come, if that is worth the while.
-    fn catch_up(&mut self, index: u32) -> Result<(), Failed> {
-        if !self.prefix.comes(index) {
-            return Ok(());
-        }
-        let (done, is_done) = mpsc::channel();
-        // Where nobody writes but this thread, all is written.
-        if self.verified.send(Job::Tell(done)).is_ok() {
-            let _ = is_done.recv();
-        }
-        let caught_up = self.prefix.catch_up(index);
-        self.writer.check(SourceId::default(), caught_up)
-    }
-
-    /// Another chunk that has arrived, to be hashed beside one if nothing of the file can be.
-    fn company(&mut self, arrival: &Arrival) -> Option<Arrival> {
-        if self.prefix.goes_on(arrival.index) {
-            return None;
-        }
-        let other = self.arrivals.try_recv().ok()?;
-        self.prefix.comes(other.index);
-        Some(other)
-    }
-
-    fn settle(&self, arrival: Arrival, matches: bool) -> Result<(), Failed> {
-        let (index, size) = (arrival.index, arrival.bytes.len());
-        if !matches {
-            self.writer.finish(arrival, Report::Corrupt(index));
-            return Ok(());
-        }
-        let arrival = if self.arrivals.len() * size < HELP_SIZE {
-            arrival
-        } else {
-            match self.verified.send(Job::Write(arrival)) {
-                Err(mpsc::SendError(Job::Write(arrival))) => arrival,
-                _ => return Ok(()),
-            }
-        };
-        self.writer.write(arrival)
-    }
+    Ok(())
 }
 
 impl Writer {
-    /// Writes a chunk that matches its hash.
+    /// Whether a chunk is good, and another one, if there is one.
+    fn check(&self, arrival: &Arrival, other: Option<&Arrival>) -> [bool; 2] {
+        let link = |arrival: &Arrival| self.slot.link(arrival.index);
+        let (one, two) = (link(arrival), other.and_then(link));
+        match (&one, &two, other) {
+            (Some(one), Some(two), Some(other)) => {
+                check_both([one, two], [&arrival.bytes, &other.bytes])
+            }
+            // Of what nothing is known nothing was asked for.
+            _ => [(one, Some(arrival)), (two, other)].map(|(link, arrival)| {
+                link.zip(arrival)
+                    .is_some_and(|(link, arrival)| check(&link, &arrival.bytes))
+            }),
+        }
+    }
+
+    /// Writes a chunk that is verified.
     fn write(&self, arrival: Arrival) -> Result<(), Failed> {
         let Arrival { from, index, .. } = arrival;
-        self.check(from, self.slot.write(index, &arrival.bytes))?;
+        if let Err(error) = self.slot.write(index, &arrival.bytes) {
+            self.tell(from, Report::Unwritable(error));
+            return Err(Failed);
+        }
         let size = arrival.bytes.len() as u64;
         self.finish(arrival, Report::Stored(index, size));
         Ok(())
@@ -207,14 +141,6 @@ impl Writer {
         self.buffers.give_back(arrival.bytes);
         drop(arrival.permit);
         self.tell(arrival.from, report);
-    }
-
-    /// Says what is wrong, if anything is.
-    fn check<T>(&self, from: SourceId, result: Result<T>) -> Result<T, Failed> {
-        result.map_err(|error| {
-            self.tell(from, Report::Unwritable(error));
-            Failed
-        })
     }
 
     fn tell(&self, from: SourceId, report: Report) {

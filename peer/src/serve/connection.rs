@@ -209,6 +209,13 @@ impl Connection {
                         index: None,
                     })?,
                 },
+                Ask::GetHashes { content } => match self.slot(content).await {
+                    Some(slot) => self.push(Item::Hashes(slot))?,
+                    None => self.answer(Answer::Missing {
+                        content,
+                        index: None,
+                    })?,
+                },
                 Ask::Interested { content, have } => self.interested(content, &have).await?,
                 Ask::Have { content, chunks } => {
                     chunks
@@ -518,8 +525,7 @@ mod tests {
         let directory = tempfile::tempdir()?;
         let store = Store::open(directory.path())?;
         let bytes = [7; 1_024];
-        let geometry = Geometry::new(1_024, 1_024)?;
-        let content = Content::new(geometry, Hash::of(&bytes), vec![Hash::of(&bytes)])?;
+        let content = Content::of(&bytes, 1_024)?;
         store.create(&content, &Place::inside())?.store(0, &bytes)?;
         let content = content.id();
         let server = Server::new(store, None, Share::whole());

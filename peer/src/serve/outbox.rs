@@ -33,6 +33,8 @@ pub(super) enum Item {
     Answer(Answer),
     /// A content's list.
     List(ContentId, Arc<Content>),
+    /// The SHA-256 of every chunk alone.
+    Hashes(Arc<Slot>),
     /// Which chunks there are when its turn has come: news of some of them may have gone before it.
     Bitmap(Arc<Slot>),
     /// A chunk.
@@ -434,8 +436,7 @@ mod tests {
     async fn what_was_written_is_news_once_it_is_told() -> Result<()> {
         let directory = tempfile::tempdir()?;
         let bytes = [7; 2_048];
-        let chunks = bytes.chunks(1_024).map(Hash::of).collect();
-        let content = Content::new(Geometry::new(2_048, 1_024)?, Hash::of(&bytes), chunks)?;
+        let content = Content::of(&bytes, 1_024)?;
         let slot = Store::open(directory.path())?.create(&content, &Place::inside())?;
         let outbox = Arc::new(Outbox::default());
         interest(&outbox, &slot);

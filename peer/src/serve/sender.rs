@@ -250,6 +250,7 @@ impl Loader {
                     ..self.answer(&Answer::List { content, size })
                 }
             }
+            Item::Hashes(slot) => self.hashes(slot).await,
             Item::Bitmap(slot) => self.answer(&outbox.bitmap(&slot)),
             Item::Chunk(slot, index) => {
                 self.server.has(self.asker, slot.id(), index);
@@ -259,6 +260,22 @@ impl Loader {
                 Some(index) => self.chunk(slot, index, grant).await,
                 None => self.answer(&Answer::Exhausted { content: slot.id() }),
             },
+        }
+    }
+
+    async fn hashes(&mut self, slot: Arc<Slot>) -> Piece {
+        let content = slot.id();
+        let hashes = spawn_blocking(move || slot.hashes()).await;
+        let Ok(Ok(body)) = hashes else {
+            return self.answer(&Answer::Missing {
+                content,
+                index: None,
+            });
+        };
+        let size = u32::try_from(body.len()).expect("as long as a list");
+        Piece {
+            body: body.into(),
+            ..self.answer(&Answer::Hashes { content, size })
         }
     }
 
@@ -349,7 +366,7 @@ mod tests {
         serve::{Share, outbox},
         store::{Place, Store},
     };
-    use anchorage_manifest::{Content, ContentId, Geometry, Hash};
+    use anchorage_manifest::{Content, ContentId};
 
     /// The messages in front of a piece's bytes.
     fn messages(mut head: &[u8]) -> Result<Vec<Answer>> {
@@ -367,9 +384,7 @@ mod tests {
         let directory = tempfile::tempdir()?;
         let store = Store::open(directory.path())?;
         let bytes = [7; 3 * 1_024];
-        let chunks = bytes.chunks(1_024).map(Hash::of).collect();
-        let geometry = Geometry::new(bytes.len() as u64, 1_024)?;
-        let content = Content::new(geometry, Hash::of(&bytes), chunks)?;
+        let content = Content::of(&bytes, 1_024)?;
         let slot = store.create(&content, &Place::inside())?;
         slot.store(0, &bytes[..1_024])?;
         let outbox = Arc::new(Outbox::default());

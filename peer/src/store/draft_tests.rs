@@ -22,7 +22,7 @@ fn draft(content: &Content, nonce: u8) -> Draft {
 
 /// Entries of a content as their publisher brings them.
 fn signed(content: &Content, draft: &Draft, count: usize) -> (Vec<Hash>, Signature) {
-    let hashes = content.chunks()[..count].to_vec();
+    let hashes = content.states()[..count].to_vec();
     let signature = author().sign_bytes(&anchorage_manifest::Entries::new(draft).to_sign(&hashes));
     (hashes, signature)
 }
@@ -81,9 +81,9 @@ fn a_chunk_is_stored_once_its_entry_is_known_and_kept_through_the_seal() -> Resu
 fn a_draft_that_a_content_does_not_begin_with_is_not_adopted() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let (bytes, content) = sample(5);
-    let mut hashes = content.chunks().to_vec();
+    let mut hashes = content.states().to_vec();
     hashes[0] = Hash::of(b"another");
-    let other = Content::new(content.geometry(), content.sha256(), hashes)?;
+    let other = Content::new(content.geometry(), hashes)?;
     let store = Store::open(directory.path())?;
     let one = draft(&content, 1);
     let slot = store.draft(&one, &Place::inside())?;

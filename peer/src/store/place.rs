@@ -11,6 +11,11 @@ use std::{
     sync::LazyLock,
 };
 
+/// Nanoseconds within which a chunk that was written is marked: some ticks of the clock by which files are stamped. A file
+/// that was written to later was so by somebody else, or by a process that was killed before it marked a chunk. Where the
+/// clock of another machine stamps it, it may be read again without need.
+const MARKED_WITHIN_NS: i64 = 20_000_000;
+
 /// Where a file lies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -121,13 +126,18 @@ impl Place {
     }
 
     /// Whether the bytes may differ from what the marks say: the file was written in another boot of the machine
-    /// and never flushed, or it was complete and looks different now.
-    pub(super) fn in_doubt(&self, file: &File) -> bool {
+    /// and never flushed, or it was complete and looks different now, or it is in the making and was written to since
+    /// the last mark.
+    pub(super) fn in_doubt(&self, file: &File, marks: &File) -> bool {
         let unflushed = !self.settled && self.boot != boot();
-        let changed = self.stamp.is_some_and(|stamp| {
-            file.metadata()
-                .map_or(true, |metadata| Stamp::of(&metadata) != stamp)
-        });
+        let stamp = |file: &File| file.metadata().map(|metadata| Stamp::of(&metadata));
+        let changed = match (stamp(file), stamp(marks)) {
+            (Ok(file), Ok(marks)) => self.stamp.map_or_else(
+                || file.modified_ns > marks.modified_ns + MARKED_WITHIN_NS,
+                |stamp| file != stamp,
+            ),
+            _ => true,
+        };
         unflushed || changed
     }
 }
@@ -148,15 +158,16 @@ mod tests {
     #[test]
     fn a_power_cut_puts_what_was_not_flushed_in_doubt() -> Result<()> {
         let directory = tempfile::tempdir()?;
-        let file = File::create(directory.path().join("data"))?;
+        let [file, marks] = ["data", "marks"].map(|name| File::create(directory.path().join(name)));
+        let (file, marks) = (file?, marks?);
         let place = Place::inside();
-        assert!(!place.in_doubt(&file));
+        assert!(!place.in_doubt(&file, &marks));
         let before = Place {
             boot: "an earlier boot".to_owned(),
             ..place
         };
-        assert!(before.in_doubt(&file));
-        assert!(!before.settle().in_doubt(&file));
+        assert!(before.in_doubt(&file, &marks));
+        assert!(!before.settle().in_doubt(&file, &marks));
         before.save(directory.path())?;
         assert_eq!(Place::load(directory.path())?, before);
         Ok(())

@@ -9,8 +9,12 @@ use super::{
     growing::Growing,
     place::{Place, Stamp},
 };
-use crate::{buffers::Buffer, file_path::FilePath};
-use anchorage_manifest::{Bitmap, Content, ContentId, Draft, Geometry, Hash, Signature};
+use crate::{
+    buffers::Buffer,
+    check::{check, check_and_hash},
+    file_path::FilePath,
+};
+use anchorage_manifest::{Bitmap, Content, ContentId, Draft, Geometry, Hash, Link, Signature};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     fs::{self, File, OpenOptions},
@@ -45,11 +49,13 @@ struct Core {
     lost: broadcast::Sender<ContentId>,
     list: RwLock<List>,
     state: Mutex<State>,
+    /// Held while hashes of chunks are made that nobody has made yet.
+    hashing: Mutex<()>,
     /// Whether the file lies in memory.
     is_in_memory: bool,
 }
 
-/// Where the hashes of chunks are.
+/// Where the entries of chunks are.
 enum List {
     Growing(Arc<Growing>),
     Sealed(Arc<Content>),
@@ -119,10 +125,8 @@ impl Slot {
             .truncate(false)
             .open(folder.join("marks"))
             .context("cannot open the marks")?;
-        marks
-            .set_len(geometry.chunks().into())
-            .context("cannot size the marks")?;
-        let in_doubt = place.in_doubt(&file);
+        size(&marks, geometry.chunks().into()).context("cannot size the marks")?;
+        let in_doubt = place.in_doubt(&file, &marks);
         let is_in_memory = cached::is_in_memory(&file);
         let state = State {
             folder: folder.to_owned(),
@@ -139,6 +143,7 @@ impl Slot {
             lost,
             list: RwLock::new(list),
             state: Mutex::new(state),
+            hashing: Mutex::default(),
             is_in_memory,
         });
         let slot = Self { id, core, growing };
@@ -181,15 +186,15 @@ impl Slot {
     /// none.
     pub fn entries_since(&self, first: u32) -> Option<(Vec<Hash>, Signature)> {
         let entries = self.growing.as_ref()?.entries();
-        let (hashes, signature) = entries.since(first)?;
-        Some((hashes.to_vec(), signature))
+        let (new, signature) = entries.since(first)?;
+        Some((new.to_vec(), signature))
     }
 
     /// Adds entries to the draft, once their signature is found good. An error whose root is an
     /// [`anchorage_manifest::EntriesError`] means that they are not the publisher's. Blocks.
-    pub fn extend(&self, first: u32, hashes: &[Hash], signature: Signature) -> Result<()> {
+    pub fn extend(&self, first: u32, entries: &[Hash], signature: Signature) -> Result<()> {
         let growing = self.growing.as_ref().context("it is no draft")?;
-        if growing.extend(first, hashes, signature)? {
+        if growing.extend(first, entries, signature)? {
             self.tell_grown();
         }
         Ok(())
@@ -197,23 +202,23 @@ impl Slot {
 
     /// Adds entries of a draft of this node's own, which `sign` signs, and marks their chunks: they were read just
     /// now. Blocks.
-    pub fn grow(&self, hashes: &[Hash], sign: impl FnOnce(&[u8]) -> Signature) -> Result<()> {
+    pub fn grow(&self, entries: &[Hash], sign: impl FnOnce(&[u8]) -> Signature) -> Result<()> {
         let growing = self.growing.as_ref().context("it is no draft")?;
         let first = growing.entries().count();
-        growing.grow(hashes, sign)?;
+        growing.grow(entries, sign)?;
         self.tell_grown();
         self.core
             .marks
-            .write_all_at(&vec![1; hashes.len()], first.into())
+            .write_all_at(&vec![1; entries.len()], first.into())
             .context("cannot write the marks")?;
         let new: Vec<u32> = (first..growing.entries().count()).collect();
         self.learn(&new);
         Ok(())
     }
 
-    /// The content that the draft's entries make with the whole file's SHA-256; none while some are missing.
-    pub fn sealed_with(&self, sha256: Hash) -> Option<Content> {
-        self.growing.as_ref()?.entries().seal(sha256)
+    /// The content that the draft's entries make; none while some are missing.
+    pub fn sealed(&self) -> Option<Content> {
+        self.growing.as_ref()?.entries().seal()
     }
 
     /// Whether this is an unsealed draft with which `content` begins.
@@ -331,17 +336,20 @@ impl Slot {
         Ok(read)
     }
 
-    /// Verifies a chunk, writes it to its place and marks it; false if it does not match its hash. Blocks.
+    /// Verifies a chunk, writes it to its place and marks it; false if it is not the one of the list. Blocks.
     pub fn store(&self, index: u32, bytes: &[u8]) -> Result<bool> {
-        let matches = self.matches(index, bytes.len(), Hash::of(bytes));
-        if matches {
-            self.write(index, bytes)?;
-            self.tell();
-        }
-        Ok(matches)
+        let link = self.link(index);
+        let Some(hash) = link.and_then(|link| check_and_hash(&link, bytes)) else {
+            return Ok(false);
+        };
+        self.write(index, bytes)?;
+        self.tell();
+        // Made beside the other hash; what cannot be kept is made again by whoever asks.
+        drop(self.keep_hash(index, hash));
+        Ok(true)
     }
 
-    /// Writes a chunk that matches its hash to its place and marks it, if it is not there yet; watchers are told by
+    /// Writes a chunk that is verified to its place and marks it, if it is not there yet; watchers are told by
     /// [`tell`](Self::tell). Blocks.
     pub(crate) fn write(&self, index: u32, bytes: &[u8]) -> Result<()> {
         if self.has(index) {
@@ -381,14 +389,11 @@ impl Slot {
         let mut buffer = Buffer::new(self.geometry().chunk_size() as usize);
         let mut good = Vec::new();
         for index in 0..self.geometry().chunks() {
-            let extent = self
-                .geometry()
-                .extent(index)
-                .context("chunk past the end")?;
-            let bytes = &mut buffer[..extent.size as usize];
-            if file.read_exact_at(bytes, extent.offset).is_ok()
-                && self.matches(index, bytes.len(), Hash::of(bytes))
-            {
+            let Some(link) = self.link(index) else {
+                break;
+            };
+            let bytes = &mut buffer[..link.extent.size as usize];
+            if file.read_exact_at(bytes, link.extent.offset).is_ok() && check(&link, bytes) {
                 good.push(index);
             }
         }
@@ -403,6 +408,59 @@ impl Slot {
         }
         self.learn(&good);
         Ok(())
+    }
+
+    /// [`Slot::recheck`] of a file in the making, if somebody else seems to have written to it. Blocks.
+    pub fn recheck_if_touched(&self) -> Result<()> {
+        let (place, file) = (self.place(), self.file());
+        if place.in_doubt(&file, &self.core.marks) {
+            return self.recheck();
+        }
+        Ok(())
+    }
+
+    /// The SHA-256 of every chunk alone, 32 bytes each; zeros for what is not there. What has not been made yet is made now.
+    /// Blocks for as long as that takes.
+    pub fn hashes(&self) -> Result<Vec<u8>> {
+        let _one_at_a_time = self
+            .core
+            .hashing
+            .lock()
+            .expect("no holder of this lock panics");
+        let chunks = self.geometry().chunks();
+        let mut hashes = fs::read(self.hashes_path()).unwrap_or_default();
+        hashes.resize(32 * chunks as usize, 0);
+        let (known, _) = hashes.as_chunks_mut::<32>();
+        let mut buffer = Buffer::new(self.geometry().chunk_size() as usize);
+        let have = self.have();
+        for index in have.iter() {
+            let hash = &mut known[index as usize];
+            if *hash == [0; 32] {
+                let extent = self
+                    .geometry()
+                    .extent(index)
+                    .context("chunk past the end")?;
+                let bytes = &mut buffer[..extent.size as usize];
+                self.read(index, 0, bytes)?;
+                *hash = Hash::of(bytes).0;
+                // What cannot be kept is made again.
+                drop(self.keep_hash(index, Hash(*hash)));
+            }
+        }
+        Ok(hashes)
+    }
+
+    fn keep_hash(&self, index: u32, hash: Hash) -> io::Result<()> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.hashes_path())?;
+        file.write_all_at(&hash.0, 32 * u64::from(index))
+    }
+
+    fn hashes_path(&self) -> PathBuf {
+        self.state().folder.join("hashes")
     }
 
     /// Begins anew: the file holds nothing yet.
@@ -431,7 +489,6 @@ impl Slot {
         state.untold.clear();
         let cleared = self.core.marks.set_len(0);
         drop(cleared.and_then(|()| self.core.marks.set_len(state.have.len().into())));
-        drop(fs::remove_file(state.folder.join("prefix")));
     }
 
     /// The file is complete: it gets its final name, over whatever has it, and its stamp. Blocks.
@@ -445,9 +502,7 @@ impl Slot {
             stamp: Some(Stamp::of(&metadata)),
             ..self.place()
         };
-        self.set_place(place)?;
-        drop(fs::remove_file(self.prefix_path()));
-        Ok(())
+        self.set_place(place)
     }
 
     /// Moves the unfinished file to another path. Blocks.
@@ -493,14 +548,9 @@ impl Slot {
         if self.core.marks.read_exact_at(&mut marks, 0).is_ok() {
             let marked = (0..).zip(marks).filter(|&(_, mark)| mark == 1);
             let chunks = marked.map(|(index, _)| index);
-            let known: Vec<u32> = chunks.filter(|&index| self.hash(index).is_some()).collect();
+            let known: Vec<u32> = chunks.filter(|&index| self.link(index).is_some()).collect();
             self.learn(&known);
         }
-    }
-
-    /// Where a file hash that was interrupted may be kept.
-    pub fn prefix_path(&self) -> PathBuf {
-        self.state().folder.join("prefix")
     }
 
     /// Where servers of this store say what they have given out.
@@ -513,10 +563,12 @@ impl Slot {
         self.state().file.clone()
     }
 
-    /// Whether chunk `index` has this size and this hash.
-    pub(crate) fn matches(&self, index: u32, size: usize, hash: Hash) -> bool {
-        let extent = self.geometry().extent(index);
-        extent.is_some_and(|extent| extent.size as usize == size) && self.hash(index) == Some(hash)
+    /// What chunk `index` is verified by, once its entry is known.
+    pub(crate) fn link(&self, index: u32) -> Option<Link> {
+        match &*self.list() {
+            List::Growing(growing) => growing.entries().link(index),
+            List::Sealed(content) => content.link(index),
+        }
     }
 
     /// These chunks are there, and watchers are told.
@@ -583,14 +635,6 @@ impl Slot {
         have
     }
 
-    /// The hash that chunk `index` must have, once it is known.
-    fn hash(&self, index: u32) -> Option<Hash> {
-        match &*self.list() {
-            List::Growing(growing) => growing.entries().get(index),
-            List::Sealed(content) => content.chunks().get(index as usize).copied(),
-        }
-    }
-
     fn list(&self) -> RwLockReadGuard<'_, List> {
         self.core
             .list
@@ -640,7 +684,15 @@ fn open_file(place: &Place, folder: &Path, size: u64) -> Result<File> {
         .truncate(false)
         .open(&path)
         .with_context(operand)?;
-    file.set_len(size)
+    self::size(&file, size)
         .with_context(|| format!("cannot make {} as long as it will be", path.display()))?;
     Ok(file)
+}
+
+/// Makes a file so long; one that is so already is not touched, so that it can be told when it was written.
+fn size(file: &File, size: u64) -> io::Result<()> {
+    if file.metadata()?.len() == size {
+        return Ok(());
+    }
+    file.set_len(size)
 }
