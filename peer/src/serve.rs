@@ -76,6 +76,8 @@ pub struct Server {
     traffic: Traffic,
     incoming: Arc<Semaphore>,
     buffers: Buffers,
+    /// Who makes hashes that nobody has made yet: one at a time, since it may take long, and threads are few.
+    hashing: Arc<Semaphore>,
     slots: Mutex<Slots<Waiting>>,
     audiences: Mutex<BTreeMap<ContentId, Hearers>>,
     share: Share,
@@ -105,6 +107,7 @@ impl Server {
             traffic: Traffic::default(),
             incoming,
             buffers: Buffers::default(),
+            hashing: Arc::new(Semaphore::new(1)),
             slots: Mutex::default(),
             audiences: Mutex::default(),
             share,

@@ -265,8 +265,14 @@ impl Loader {
 
     async fn hashes(&mut self, slot: Arc<Slot>) -> Piece {
         let content = slot.id();
-        let hashes = spawn_blocking(move || slot.hashes()).await;
-        let Ok(Ok(body)) = hashes else {
+        let turn = self.server.hashing.clone().acquire_owned().await;
+        let turn = turn.expect("the semaphore is never closed");
+        let hashing = spawn_blocking(move || {
+            // Kept by the thread: whoever asked may hang up meanwhile.
+            let _turn = turn;
+            slot.hashes()
+        });
+        let Ok(Ok(body)) = hashing.await else {
             return self.answer(&Answer::Missing {
                 content,
                 index: None,

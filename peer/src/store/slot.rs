@@ -49,8 +49,6 @@ struct Core {
     lost: broadcast::Sender<ContentId>,
     list: RwLock<List>,
     state: Mutex<State>,
-    /// Held while hashes of chunks are made that nobody has made yet.
-    hashing: Mutex<()>,
     /// Whether the file lies in memory.
     is_in_memory: bool,
 }
@@ -143,7 +141,6 @@ impl Slot {
             lost,
             list: RwLock::new(list),
             state: Mutex::new(state),
-            hashing: Mutex::default(),
             is_in_memory,
         });
         let slot = Self { id, core, growing };
@@ -422,11 +419,6 @@ impl Slot {
     /// The SHA-256 of every chunk alone, 32 bytes each; zeros for what is not there. What has not been made yet is made now.
     /// Blocks for as long as that takes.
     pub fn hashes(&self) -> Result<Vec<u8>> {
-        let _one_at_a_time = self
-            .core
-            .hashing
-            .lock()
-            .expect("no holder of this lock panics");
         let chunks = self.geometry().chunks();
         let mut hashes = fs::read(self.hashes_path()).unwrap_or_default();
         hashes.resize(32 * chunks as usize, 0);
