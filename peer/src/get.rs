@@ -146,7 +146,7 @@ pub async fn get(node: &Arc<Node>, request: &Get, events: &Events) -> Result<(),
                     .context("BUG: storing panicked")?
                     .map_err(|error| unwritable(error, &slot))?
             }
-            None => fetch_verified(gathering, &slot, request, events).await?,
+            None => fetch_missing(gathering, &slot, request, events).await?,
         };
         complete(node, &slot, &path).await?;
     }
@@ -164,37 +164,18 @@ async fn complete(node: &Arc<Node>, slot: &Arc<Slot>, path: &Path) -> Result<()>
     Ok(())
 }
 
-/// Fetches until the file is whole. What somebody else has changed on disk meanwhile is fetched anew.
-async fn fetch_verified(
-    mut gathering: Gathering,
+/// Fetches what is missing of a file; who sent what.
+async fn fetch_missing(
+    gathering: Gathering,
     slot: &Arc<Slot>,
     request: &Get,
     events: &Events,
 ) -> Result<Vec<Share>, Failure> {
     let mut shares = Vec::new();
-    loop {
-        let node = gathering.node().clone();
-        let fetch = Fetch::new(gathering, slot.clone(), &request.name, events.clone());
-        fetch
-            .run(Duration::from_secs(request.timeout_s), &mut shares)
-            .await?;
-        if is_whole_still(slot).await? {
-            return Ok(shares);
-        }
-        events.warn(format!(
-            "{} was changed by somebody else while it was fetched; fetching what is wrong again",
-            slot.path().display()
-        ));
-        gathering = Gathering::watching(&node, slot.id());
-    }
-}
-
-/// Whether a file that was fetched whole is so still, and nobody else has written to it.
-async fn is_whole_still(slot: &Arc<Slot>) -> Result<bool> {
-    let whole = slot.clone();
-    let checking = spawn_blocking(move || whole.recheck_if_touched());
-    checking.await.context("BUG: rechecking panicked")??;
-    Ok(slot.have().is_full())
+    let fetch = Fetch::new(gathering, slot.clone(), &request.name, events.clone());
+    let timeout = Duration::from_secs(request.timeout_s);
+    fetch.run(timeout, &mut shares).await?;
+    Ok(shares)
 }
 
 /// Tells the anchors that the node has all of it, and flushes the file to the disk when there is time.

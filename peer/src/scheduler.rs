@@ -1,8 +1,8 @@
 //! Which chunk is asked of whom: the core of `get`, without sockets, files or clock.
 //!
 //! Goals: every source is kept busy with about a quarter of a second of work; rare chunks first, so that no
-//! chunk's last source leaves with it; near the front of the file first, so that its hash can be computed along
-//! the way; a source that stalls, lies or leaves costs a second request, nothing else; the last chunks are taken
+//! chunk's last source leaves with it; near the front of the file first, so that what came early is not left for the
+//! end; a source that stalls, lies or leaves costs a second request, nothing else; the last chunks are taken
 //! from slow sources by quick ones instead of being waited for.
 //!
 //! A source that has everything is asked for `Any` chunk while there are others who fetch: it gives out what nobody
@@ -590,7 +590,7 @@ impl Scheduler {
 
     /// The rarest of the first wanted chunks that a source has; among equals any. An origin is spared while others
     /// fetch, or enough others have everything: it is asked for what no other source has, once whoever got it last had
-    /// the time to say so. While nobody else fetches, it is simply the first, so that the file's hash follows from memory.
+    /// the time to say so. While nobody else fetches, it is simply the first, as disks like it.
     fn pick(&mut self, now: Time, id: SourceId, others_fetch: bool) -> Option<u32> {
         let source = self.sources.get(&id)?;
         let is_spared = source.is_origin && (others_fetch || self.has_enough());

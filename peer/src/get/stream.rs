@@ -7,10 +7,7 @@
 //! The chunks are verified by signed entries, and the entries are those of the release that the draft has become.
 //! Whichever comes first, the last chunk or the seal, nothing is fetched or read twice.
 
-use super::{
-    Claim, Get, fetch::Fetch, fetch_verified, gathering::Gathering, is_same, is_whole_still, list,
-    part_of,
-};
+use super::{Claim, Get, fetch::Fetch, gathering::Gathering, is_same, list, part_of};
 use crate::{
     dial::Ahead,
     event::{Events, Share},
@@ -81,11 +78,6 @@ impl Stream<'_> {
         };
         let mut shares = Vec::new();
         let (release, whole) = self.follow(&slot, &mut shares).await?;
-        if !is_whole_still(&whole).await? {
-            let gathering = Gathering::watching(self.node, whole.id());
-            let again = fetch_verified(gathering, &whole, self.request, self.events);
-            shares.extend(again.await?);
-        }
         Ok((release, whole, shares))
     }
 

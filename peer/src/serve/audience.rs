@@ -4,7 +4,7 @@
 //! the askers trade the rest among themselves; super-seeding (BEP 16) has the same aim. A chunk is
 //! fresh if the source has it and no asker that is connected now has it, as far as they told, or is being sent it.
 //!
-//! Fresh chunks go out in the order of the file, so that whoever gets them can hash the file as they come. What has been
+//! Fresh chunks go out in the order of the file, as it is read and written best. What has been
 //! on its way to an asker for much longer than is usual is given out again when nothing is fresh any more, and who takes so
 //! long is given nothing more: that asker's line is slow, or cut, and the chunk in nobody's hands.
 

@@ -2,10 +2,10 @@
 //!
 //! Servers that do not know of each other's gifts would each give out everything once. Each gives out a part
 //! of its own, so that together they give out everything once. The parts are interleaved: whoever gets a part
-//! from each gets the file more or less from its beginning to its end, and can use and hash it as it comes.
+//! from each gets the file more or less from its beginning to its end, and can use it as it comes.
 //!
 //! Servers with one store do know of each other's gifts (see `given`). They have one part together, and whoever of
-//! them is asked next gives out the next chunk: none of them lags behind, and the file's hash with it.
+//! them is asked next gives out the next chunk: none of them lags behind.
 
 use anchorage_manifest::limits::CHUNKS_MAX;
 use serde::{Deserialize, Serialize};

@@ -11,11 +11,6 @@ use std::{
     sync::LazyLock,
 };
 
-/// Nanoseconds within which a chunk that was written is marked: some ticks of the clock by which files are stamped. A file
-/// that was written to later was so by somebody else, or by a process that was killed before it marked a chunk. Where the
-/// clock of another machine stamps it, it may be read again without need.
-const MARKED_WITHIN_NS: i64 = 20_000_000;
-
 /// Where a file lies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -127,13 +122,14 @@ impl Place {
 
     /// Whether the bytes may differ from what the marks say: the file was written in another boot of the machine
     /// and never flushed, or it was complete and looks different now, or it is in the making and was written to since
-    /// the last mark.
+    /// the marks. That was somebody else, or, seldom, a process that was killed just then; where another machine's clock
+    /// stamps the file it may be nobody, and costs only time.
     pub(super) fn in_doubt(&self, file: &File, marks: &File) -> bool {
         let unflushed = !self.settled && self.boot != boot();
         let stamp = |file: &File| file.metadata().map(|metadata| Stamp::of(&metadata));
         let changed = match (stamp(file), stamp(marks)) {
             (Ok(file), Ok(marks)) => self.stamp.map_or_else(
-                || file.modified_ns > marks.modified_ns + MARKED_WITHIN_NS,
+                || file.modified_ns > marks.modified_ns,
                 |stamp| file != stamp,
             ),
             _ => true,

@@ -123,7 +123,7 @@ impl Slot {
             .truncate(false)
             .open(folder.join("marks"))
             .context("cannot open the marks")?;
-        size(&marks, geometry.chunks().into()).context("cannot size the marks")?;
+        size(&marks, marks_size(geometry)).context("cannot size the marks")?;
         let in_doubt = place.in_doubt(&file, &marks);
         let is_in_memory = cached::is_in_memory(&file);
         let state = State {
@@ -357,8 +357,12 @@ impl Slot {
             .extent(index)
             .context("chunk past the end")?;
         let file = self.state().file.clone();
-        file.write_all_at(bytes, extent.offset)
-            .and_then(|()| self.core.marks.write_all_at(&[1], index.into()))
+        let marks = &self.core.marks;
+        // Whenever the process ends, the marks were written to no earlier than the file was by it.
+        marks
+            .write_all_at(&[0], self.geometry().chunks().into())
+            .and_then(|()| file.write_all_at(bytes, extent.offset))
+            .and_then(|()| marks.write_all_at(&[1], index.into()))
             .with_context(|| format!("cannot write chunk {index} of {}", self.path().display()))?;
         self.note(&[index]);
         Ok(())
@@ -407,15 +411,6 @@ impl Slot {
         Ok(())
     }
 
-    /// [`Slot::recheck`] of a file in the making, if somebody else seems to have written to it. Blocks.
-    pub fn recheck_if_touched(&self) -> Result<()> {
-        let (place, file) = (self.place(), self.file());
-        if place.in_doubt(&file, &self.core.marks) {
-            return self.recheck();
-        }
-        Ok(())
-    }
-
     /// The SHA-256 of every chunk alone, 32 bytes each; zeros for what is not there. What has not been made yet is made now.
     /// Blocks for as long as that takes.
     pub fn hashes(&self) -> Result<Vec<u8>> {
@@ -461,11 +456,6 @@ impl Slot {
         self.state().in_doubt = false;
     }
 
-    /// The first chunk that is not there; their number if all are.
-    pub fn first_missing(&self) -> u32 {
-        self.state().have.first_missing()
-    }
-
     /// The file is not what it was: nothing of it is served any more, and whoever looks after lost contents is told.
     fn lose(&self) {
         self.clear();
@@ -479,8 +469,9 @@ impl Slot {
         let mut state = self.state();
         state.have = Bitmap::empty(self.geometry().chunks());
         state.untold.clear();
-        let cleared = self.core.marks.set_len(0);
-        drop(cleared.and_then(|()| self.core.marks.set_len(state.have.len().into())));
+        let marks = &self.core.marks;
+        let cleared = marks.set_len(0);
+        drop(cleared.and_then(|()| marks.set_len(marks_size(self.geometry()))));
     }
 
     /// The file is complete: it gets its final name, over whatever has it, and its stamp. Blocks.
@@ -679,6 +670,11 @@ fn open_file(place: &Place, folder: &Path, size: u64) -> Result<File> {
     self::size(&file, size)
         .with_context(|| format!("cannot make {} as long as it will be", path.display()))?;
     Ok(file)
+}
+
+/// Bytes of the marks: one a chunk, and one that is written before each chunk.
+fn marks_size(geometry: Geometry) -> u64 {
+    u64::from(geometry.chunks()) + 1
 }
 
 /// Makes a file so long; one that is so already is not touched, so that it can be told when it was written.
