@@ -8,7 +8,9 @@
 //!     20      4     number of chunks, big-endian
 //!     24     32·n   the state of the file's SHA-256 after each chunk, in order; after the last one, the file's SHA-256
 //! ```
-//! What the states are for stands in [`crate::link`]. The list of a million chunks has 32 MB: it is itself a blob that travels like a chunk, named by the
+//! What the states are for stands in [`crate::link`].
+//!
+//! The list of a million chunks has 32 MB: it is itself a blob that travels like a chunk, named by the
 //! content id. It carries no name, so the same bytes under two names are one content.
 
 use crate::{Geometry, Hash, Link, geometry::GeometryError, limits::CHUNKS_MAX, link};

@@ -1,4 +1,5 @@
-//! Entries: the list of a draft, which is the state of the file's SHA-256 after each chunk, as far as its publisher has signed them. They only grow, at the end.
+//! Entries: the list of a draft, the states of the file's SHA-256 after its chunks, as far as its publisher has signed
+//! them. They only grow, at the end.
 //!
 //! Each signature (Ed25519, RFC 8032) is over everything so far, and not over what it adds alone: so the latest one
 //! is all that a node needs to keep and to pass on, and whoever comes late gets the whole list with one signature.

@@ -411,8 +411,8 @@ impl Slot {
         Ok(())
     }
 
-    /// The SHA-256 of every chunk alone, 32 bytes each; zeros for what is not there. What has not been made yet is made now.
-    /// Blocks for as long as that takes.
+    /// The SHA-256 of every chunk alone, 32 bytes each; zeros for what is not there. What has not been made yet is made now,
+    /// of chunks that are still good. Blocks for as long as that takes.
     pub fn hashes(&self) -> Result<Vec<u8>> {
         let chunks = self.geometry().chunks();
         let mut hashes = fs::read(self.hashes_path()).unwrap_or_default();
@@ -421,17 +421,17 @@ impl Slot {
         let mut buffer = Buffer::new(self.geometry().chunk_size() as usize);
         let have = self.have();
         for index in have.iter() {
-            let hash = &mut known[index as usize];
-            if *hash == [0; 32] {
-                let extent = self
-                    .geometry()
-                    .extent(index)
-                    .context("chunk past the end")?;
-                let bytes = &mut buffer[..extent.size as usize];
-                self.read(index, 0, bytes)?;
-                *hash = Hash::of(bytes).0;
+            let place = &mut known[index as usize];
+            if *place != [0; 32] {
+                continue;
+            }
+            let link = self.link(index).context("BUG: a chunk of no list")?;
+            let bytes = &mut buffer[..link.extent.size as usize];
+            self.read(index, 0, bytes)?;
+            if let Some(hash) = check_and_hash(&link, bytes) {
+                *place = hash.0;
                 // What cannot be kept is made again.
-                drop(self.keep_hash(index, Hash(*hash)));
+                drop(self.keep_hash(index, hash));
             }
         }
         Ok(hashes)
