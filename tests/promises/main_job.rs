@@ -323,6 +323,10 @@ fn a_chunk_is_served_while_the_rest_is_still_downloaded() -> Result<()> {
     gate.announce(anchor)?;
     let first = swarm.peer("first")?;
     let _downloading = first.spawn(&["get", "half.bin", "--json"])?;
+    // Else another command might own the home first, and the download leave with it.
+    until(PATIENCE, "the gate to shut", || {
+        Ok((gate.log().asked.len() > 20).then_some(()))
+    })?;
     until(PATIENCE, "20 acknowledged chunks", || {
         let manifest = first.manifest("half.bin")?;
         let count = manifest
