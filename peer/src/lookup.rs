@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet, spawn_blocking},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 /// How long the other anchors are waited for once one has said that it does not know.
@@ -30,6 +30,12 @@ const IMPATIENCE: Duration = Duration::from_millis(500);
 
 /// How long one that has said a word may take for a list.
 const LIST_IMPATIENCE: Duration = Duration::from_secs(2);
+
+/// Sources that are asked for the hashes of chunks, at most: what none of these knows is left out.
+const HASHES_SOURCES_MAX: usize = 8;
+
+/// How long one of them may take to be there: some that are listed may be gone.
+const HASHES_DIAL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What there is to say of a publisher whose release does not hold together.
 pub const SELF_CONTRADICTION: &str = "the publisher has made a release that contradicts itself";
@@ -389,8 +395,8 @@ pub async fn list(
     Err(Failure::new(Exit::Mismatch, error).hint(SELF_CONTRADICTION))
 }
 
-/// The SHA-256 of every chunk of a content alone, as this node and those say who have it: each of `sources` in turn, until
-/// all are known.
+/// The SHA-256 of every chunk of a content alone, as this node and those say who have it: the first of `sources` in
+/// turn, until all are known.
 pub async fn hashes(node: &Arc<Node>, content: &Content, sources: &[Source]) -> Vec<Option<Hash>> {
     let (id, chunks) = (content.id(), content.geometry().chunks());
     let mut hashes = vec![None; chunks as usize];
@@ -407,12 +413,12 @@ pub async fn hashes(node: &Arc<Node>, content: &Content, sources: &[Source]) -> 
     {
         return hashes;
     }
-    for &source in sources
+    let others = sources
         .iter()
-        .filter(|source| source.node != node.identity.id())
-    {
+        .filter(|source| source.node != node.identity.id());
+    for &source in others.take(HASHES_SOURCES_MAX) {
         let asking = async {
-            let mut stream = node.dial(source).await?;
+            let mut stream = timeout(HASHES_DIAL_DEADLINE, node.dial(source)).await??;
             dial::get_hashes(&mut stream, id, chunks).await
         };
         // Who cannot say is not the only one.
