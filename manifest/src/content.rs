@@ -249,7 +249,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn encoding_round_trips(size in 0u64..20_000) {
+        fn encoding_round_trips(size in 0u64..100_000) {
             let content = content(size);
             prop_assert_eq!(Content::decode_as(&content.encode(), content.id()), Ok(content));
         }

@@ -133,8 +133,7 @@ impl Entries {
 
     /// The content that they make; none while some are missing.
     pub fn seal(&self) -> Option<Content> {
-        let is_whole = self.count() == self.geometry.chunks();
-        is_whole.then(|| Content::new(self.geometry, self.states.clone()).ok())?
+        Content::new(self.geometry, self.states.clone()).ok()
     }
 
     /// Whether a content begins with these entries.

@@ -34,6 +34,15 @@ impl Hash {
         Self(hash)
     }
 
+    /// The state that [`Hash::of_state`] was made of.
+    pub fn to_state(self) -> [u32; 8] {
+        let mut state = [0; 8];
+        for (word, bytes) in state.iter_mut().zip(self.0.as_chunks::<4>().0) {
+            *word = u32::from_be_bytes(*bytes);
+        }
+        state
+    }
+
     /// The first twelve digits, for people.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()

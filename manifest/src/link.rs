@@ -82,10 +82,7 @@ mod tests {
     fn the_state_after_a_chunk_and_its_padding_are_its_hash() {
         let geometry = Geometry::new(2_048, 1_024).expect("within limits");
         let states = states(&[7; 2_048], geometry);
-        let mut state = [0; 8];
-        for (word, bytes) in state.iter_mut().zip(states[0].0.as_chunks::<4>().0) {
-            *word = u32::from_be_bytes(*bytes);
-        }
+        let mut state = states[0].to_state();
         let mut padding = [0; BLOCK_SIZE];
         padding[0] = 0x80;
         padding[56..].copy_from_slice(&(1_024u64 * 8).to_be_bytes());

@@ -73,14 +73,11 @@ impl Running {
 
     /// A hash that goes on from the state after `size` bytes, which are whole blocks.
     pub fn at(state: Hash, size: u64) -> Self {
-        let mut running = Self {
+        Self {
+            state: state.to_state(),
             size: size - size % BLOCK_SIZE as u64,
             ..Self::default()
-        };
-        for (word, bytes) in running.state.iter_mut().zip(state.0.as_chunks::<4>().0) {
-            *word = u32::from_be_bytes(*bytes);
         }
-        running
     }
 
     /// The state, if it is between two blocks.

@@ -5,7 +5,8 @@
 //!                                     hash, pwrite            hash, pwrite
 //! ```
 //! Every node has one thread and takes a chunk at a time: it opens the chunk's records, goes on with the hash of the file,
-//! by whose state after a chunk Anchorage verifies it, writes the chunk, and passes it on from memory. Nobody chooses, nobody tells who has what, nothing
+//! by whose state after a chunk Anchorage verifies it, writes the chunk, and passes it on from memory. Nobody chooses,
+//! nobody tells who has what, nothing
 //! is read again, and nothing would go on without a node that has failed. TLS stream and hashes are those of Anchorage:
 //! what a swarm takes beyond this is what sharing costs.
 

@@ -438,15 +438,17 @@ impl Fetch {
             write!(what, "; nobody who can be reached has {sourceless} of them")
                 .expect("a string grows");
         }
-        let mut missing = self.scheduler.missing();
-        if let Some(index) = missing.find(|index| self.corrupt.contains(index)) {
+        let wrong = self
+            .scheduler
+            .missing()
+            .find(|index| self.corrupt.contains(index));
+        if let Some(index) = wrong {
             let number = u64::from(index) + 1;
             let error = anyhow!("{what}; what came for chunk {number} does not match its hash");
             return Failure::new(Exit::Mismatch, error).hint(
                 "those who were asked lie, or the publisher has made a release that contradicts itself",
             );
         }
-        drop(missing);
         let error = match self.last_down.take() {
             Some(down) => anyhow!("{what}; last: {down:#}"),
             None => anyhow!(what),

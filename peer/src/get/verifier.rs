@@ -111,17 +111,14 @@ impl Writer {
     /// Whether a chunk is good, and another one, if there is one.
     fn check(&self, arrival: &Arrival, other: Option<&Arrival>) -> [bool; 2] {
         let link = |arrival: &Arrival| self.slot.link(arrival.index);
-        let (one, two) = (link(arrival), other.and_then(link));
-        match (&one, &two, other) {
-            (Some(one), Some(two), Some(other)) => {
-                check_both([one, two], [&arrival.bytes, &other.bytes])
-            }
-            // Of what nothing is known nothing was asked for.
-            _ => [(one, Some(arrival)), (two, other)].map(|(link, arrival)| {
-                link.zip(arrival)
-                    .is_some_and(|(link, arrival)| check(&link, &arrival.bytes))
-            }),
+        if let Some(other) = other
+            && let (Some(one), Some(two)) = (link(arrival), link(other))
+        {
+            return check_both([&one, &two], [&arrival.bytes, &other.bytes]);
         }
+        // Of what nothing is known nothing was asked for.
+        let alone = |one: &Arrival| link(one).is_some_and(|link| check(&link, &one.bytes));
+        [alone(arrival), other.is_some_and(alone)]
     }
 
     /// Writes a chunk that is verified.

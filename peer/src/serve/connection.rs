@@ -209,33 +209,20 @@ impl Connection {
                         index: None,
                     })?,
                 },
-                Ask::GetHashes { content } => match self.slot(content).await {
-                    Some(slot) => self.push(Item::Hashes(slot))?,
-                    None => self.answer(Answer::Missing {
-                        content,
-                        index: None,
-                    })?,
-                },
+                Ask::GetHashes { content } => {
+                    self.push_of(content, None, Item::Hashes).await?;
+                }
                 Ask::Interested { content, have } => self.interested(content, &have).await?,
                 Ask::Have { content, chunks } => {
                     chunks
                         .into_iter()
                         .for_each(|index| self.server.has(self.asker, content, index));
                 }
-                Ask::Any { content } => match self.slot(content).await {
-                    Some(slot) => self.push(Item::Any(slot))?,
-                    None => self.answer(Answer::Missing {
-                        content,
-                        index: None,
-                    })?,
-                },
-                Ask::Get { content, index } => match self.slot(content).await {
-                    Some(slot) => self.push(Item::Chunk(slot, index))?,
-                    None => self.answer(Answer::Missing {
-                        content,
-                        index: Some(index),
-                    })?,
-                },
+                Ask::Any { content } => self.push_of(content, None, Item::Any).await?,
+                Ask::Get { content, index } => {
+                    let chunk = |slot| Item::Chunk(slot, index);
+                    self.push_of(content, Some(index), chunk).await?;
+                }
                 Ask::Cancel { content, index } => self.outbox.cancel(content, index),
                 Ask::Offer { content } => self.offer(content).await?,
                 Ask::PutList { content, size } => self.put_list(content, size).await?,
@@ -254,6 +241,19 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Queues what is asked of a content, or word that it is not here.
+    async fn push_of(
+        &mut self,
+        content: ContentId,
+        index: Option<u32>,
+        item: impl FnOnce(Arc<Slot>) -> Item,
+    ) -> Result<(), End> {
+        match self.slot(content).await {
+            Some(slot) => self.push(item(slot)),
+            None => self.answer(Answer::Missing { content, index }),
+        }
     }
 
     async fn interested(&mut self, content: ContentId, theirs: &Bitmap) -> Result<(), End> {

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, Metadata},
+    io,
     os::unix::fs::MetadataExt as _,
     path::Path,
     sync::LazyLock,
@@ -126,15 +127,14 @@ impl Place {
     /// stamps the file it may be nobody, and costs only time.
     pub(super) fn in_doubt(&self, file: &File, marks: &File) -> bool {
         let unflushed = !self.settled && self.boot != boot();
-        let stamp = |file: &File| file.metadata().map(|metadata| Stamp::of(&metadata));
-        let changed = match (stamp(file), stamp(marks)) {
-            (Ok(file), Ok(marks)) => self.stamp.map_or_else(
-                || file.modified_ns > marks.modified_ns,
-                |stamp| file != stamp,
-            ),
-            _ => true,
+        let changed = || {
+            let now = Stamp::of(&file.metadata()?);
+            io::Result::Ok(match self.stamp {
+                Some(stamp) => now != stamp,
+                None => now.modified_ns > Stamp::of(&marks.metadata()?).modified_ns,
+            })
         };
-        unflushed || changed
+        unflushed || changed().unwrap_or(true)
     }
 }
 
