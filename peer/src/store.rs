@@ -557,13 +557,14 @@ mod tests {
     fn a_file_in_the_making_that_somebody_else_wrote_to_is_in_doubt() -> Result<()> {
         let directory = tempfile::tempdir()?;
         let (bytes, content) = sample(3);
-        let slot = Store::open(directory.path())?.create(&content, &Place::inside())?;
+        let place = Place::of_part(&directory.path().join("file.part"), "file".parse()?);
+        let slot = Store::open(&directory.path().join("store"))?.create(&content, &place)?;
         let chunk = |index: usize| bytes.chunks(CHUNK).nth(index).unwrap_or_default();
         for index in [0, 1] {
             assert!(slot.store(index, chunk(index as usize))?);
         }
         let again = || {
-            Store::open(directory.path())?
+            Store::open(&directory.path().join("store"))?
                 .slot(content.id())
                 .context("there")
         };
@@ -578,6 +579,25 @@ mod tests {
         opened.recheck()?;
         assert_eq!(opened.have().iter().collect::<Vec<_>>(), [1]);
         assert!(!again()?.in_doubt());
+        Ok(())
+    }
+
+    #[test]
+    fn a_chunk_that_another_process_writes_just_now_puts_nothing_in_doubt() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let (bytes, content) = sample(2);
+        let (one, two) = (&bytes[..CHUNK], &bytes[CHUNK..]);
+        let slot = Store::open(directory.path())?.create(&content, &Place::inside())?;
+        assert!(slot.store(0, one)?);
+        std::thread::sleep(Duration::from_millis(50));
+        // It is not marked yet when the other process opens the store, and is when that is asked for it.
+        slot.file().write_all_at(two, CHUNK as u64)?;
+        let other = Store::open(directory.path())?;
+        let opened = other.slot(content.id()).context("there")?;
+        assert_eq!(opened.have().iter().collect::<Vec<_>>(), [0]);
+        assert!(slot.store(1, two)?);
+        other.refresh(content.id());
+        assert!(opened.have().is_full());
         Ok(())
     }
 

@@ -122,15 +122,17 @@ impl Place {
     }
 
     /// Whether the bytes may differ from what the marks say: the file was written in another boot of the machine
-    /// and never flushed, or it was complete and looks different now, or it is in the making and was written to since
-    /// the marks. That was somebody else, or, seldom, a process that was killed just then; where another machine's clock
-    /// stamps the file it may be nobody, and costs only time.
+    /// and never flushed, or it was complete and looks different now, or it is in the making, where others can write to
+    /// it, and was written to since the marks. That was somebody else, or, seldom, a process that was killed just then;
+    /// where another machine's clock stamps the file it may be nobody, and costs only time. To a file in the store nobody
+    /// writes but the store's processes, one of which may be between a chunk and its mark at this moment.
     pub(super) fn in_doubt(&self, file: &File, marks: &File) -> bool {
         let unflushed = !self.settled && self.boot != boot();
         let changed = || {
             let now = Stamp::of(&file.metadata()?);
             io::Result::Ok(match self.stamp {
                 Some(stamp) => now != stamp,
+                None if self.path.is_none() => false,
                 None => now.modified_ns > Stamp::of(&marks.metadata()?).modified_ns,
             })
         };
