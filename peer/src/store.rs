@@ -150,6 +150,8 @@ impl Store {
         fs::create_dir_all(&folder).with_context(operand)?;
         write_list(&folder, content).with_context(operand)?;
         place.save(&folder).with_context(operand)?;
+        // It was another file's.
+        drop(fs::remove_file(slot::doubt_path(&folder)));
         let slot = Slot::open(&folder, id, self.lost.clone()).with_context(operand)?;
         self.table().slots.insert(id, slot.clone());
         self.changed.notify_waiters();
@@ -598,6 +600,65 @@ mod tests {
         assert!(slot.store(1, two)?);
         other.refresh(content.id());
         assert!(opened.have().is_full());
+        Ok(())
+    }
+
+    /// What a power cut leaves of a content: its place is of another boot of the machine.
+    fn cut_power(directory: &Path, content: &Content) -> Result<()> {
+        let place = directory.join(content.id().to_string()).join("place");
+        let mut kept: serde_json::Value = serde_json::from_slice(&fs::read(&place)?)?;
+        kept["boot"] = "an earlier boot".into();
+        Ok(fs::write(place, kept.to_string())?)
+    }
+
+    #[test]
+    fn what_was_not_flushed_is_found_again_while_another_process_stores() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let (bytes, content) = sample(5);
+        let chunk = |index: u32| bytes.chunks(CHUNK).nth(index as usize).unwrap_or_default();
+        let have = |slot: &Slot| slot.have().iter().collect::<Vec<u32>>();
+        let open = || -> Result<_> {
+            let store = Store::open(directory.path())?;
+            let slot = store.slot(content.id()).context("there")?;
+            Ok((store, slot))
+        };
+        {
+            let slot = Store::open(directory.path())?.create(&content, &Place::inside())?;
+            for index in 0..4 {
+                assert!(slot.store(index, chunk(index))?);
+            }
+            // Two that never reached the disk.
+            slot.file().write_all_at(&[0; 2 * CHUNK], CHUNK as u64)?;
+        }
+        cut_power(directory.path(), &content)?;
+        let ((_, one), (other, two)) = (open()?, open()?);
+        assert!(one.in_doubt() && two.in_doubt() && one.have().is_empty());
+        // A publisher brings one of the two, and one process dies before it has looked at anything.
+        assert!(two.store(1, chunk(1))?);
+        drop(one);
+        let (_, one) = open()?;
+        assert_eq!((one.in_doubt(), have(&one)), (true, vec![1]));
+        one.recheck()?;
+        assert_eq!((one.in_doubt(), have(&one)), (false, vec![0, 1, 3]));
+        other.refresh(content.id());
+        assert_eq!((two.in_doubt(), have(&two)), (false, vec![0, 1, 3]));
+        assert_eq!(have(&open()?.1), [0, 1, 3]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_flushed_is_not_in_doubt_after_a_power_cut() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let (bytes, content) = sample(2);
+        let slot = Store::open(directory.path())?.create(&content, &Place::inside())?;
+        assert!(slot.store(0, &bytes[..CHUNK])? && !slot.is_unsettled());
+        assert!(slot.store(1, &bytes[CHUNK..])? && slot.is_unsettled());
+        slot.settle()?;
+        assert!(!slot.is_unsettled());
+        cut_power(directory.path(), &content)?;
+        let again = Store::open(directory.path())?.slot(content.id());
+        let again = again.context("there")?;
+        assert!(!again.in_doubt() && again.have().is_full());
         Ok(())
     }
 

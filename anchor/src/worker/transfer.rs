@@ -13,7 +13,12 @@ use crate::{
     sys::descriptors::{self, FIRST},
 };
 use anchorage_manifest::wire::ALPN_CHUNKS;
-use anchorage_peer::{identity::Identity, serve::Server, store::Store, tls};
+use anchorage_peer::{
+    identity::Identity,
+    serve::{Deposit, Server},
+    store::Store,
+    tls,
+};
 use anyhow::{Context as _, Result, bail};
 use depot::Depot;
 use ipc_channel::ipc::IpcReceiver;
@@ -28,6 +33,7 @@ use std::{
 use tokio::{
     net::TcpStream,
     sync::mpsc,
+    task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -92,6 +98,9 @@ async fn serve(
     let (replies, heard) = mpsc::channel(REPLIES_MAX);
     let depot = Depot::new(store.clone(), descriptors::take(FIRST + 2)?)?;
     tokio::spawn(depot.run(deposited, heard));
+    if start.share.sibling().unwrap_or(0) == 0 {
+        tokio::spawn(recheck(store.clone(), deposits.clone()));
+    }
     let identity = Identity::from_seed(start.seed);
     let hall = Arc::new(Hall {
         acceptor: TlsAcceptor::from(tls::server_config(&identity, &[ALPN_CHUNKS])?),
@@ -118,13 +127,24 @@ async fn serve(
             _ = ticks.tick() => status.counted(hall.counters()),
             _ = sweeps.tick() => {
                 let store = store.clone();
-                tokio::task::spawn_blocking(move || store.sweep(DRAFT_IDLE));
+                spawn_blocking(move || store.sweep(DRAFT_IDLE));
             }
         }
     }
     drain(&hall).await;
     status.counted(hall.counters());
     Ok(())
+}
+
+/// Reads again what was not flushed when the machine stopped, and offers what is good of it. Of the processes that share
+/// the store one does it.
+async fn recheck(store: Arc<Store>, deposits: mpsc::Sender<Deposit>) {
+    for slot in store.slots().into_iter().filter(|slot| slot.in_doubt()) {
+        let (content, index) = (slot.id(), None);
+        // What cannot be read stays in doubt until the next start.
+        drop(spawn_blocking(move || slot.recheck()).await);
+        drop(deposits.send(Deposit::Stored { content, index }).await);
+    }
 }
 
 /// Takes replies from a new life of the manifest process.

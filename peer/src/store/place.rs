@@ -106,8 +106,8 @@ impl Place {
         }
     }
 
-    /// The same place, of a file that was read again just now.
-    pub(super) fn rechecked(&self, file: &File) -> Result<Self> {
+    /// The same place, of the file as it is now, of which nothing is known.
+    pub(super) fn doubted(&self, file: &File) -> Result<Self> {
         let stamp = match self.stamp {
             Some(_) => Some(Stamp::of(
                 &file.metadata().context("cannot look at the file")?,
@@ -117,6 +117,7 @@ impl Place {
         Ok(Self {
             stamp,
             boot: boot(),
+            settled: false,
             ..self.clone()
         })
     }

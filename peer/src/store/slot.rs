@@ -114,7 +114,7 @@ impl Slot {
         list: List,
         growing: Option<Arc<Growing>>,
     ) -> Result<Arc<Self>> {
-        let place = Place::load(folder)?;
+        let mut place = Place::load(folder)?;
         let file = open_file(&place, folder, geometry.size())?;
         let marks = OpenOptions::new()
             .read(true)
@@ -124,7 +124,11 @@ impl Slot {
             .open(folder.join("marks"))
             .context("cannot open the marks")?;
         size(&marks, marks_size(geometry)).context("cannot size the marks")?;
-        let in_doubt = place.in_doubt(&file, &marks);
+        if place.in_doubt(&file, &marks) {
+            place = doubt(folder, &file, &marks)
+                .with_context(|| format!("cannot put {} in doubt", folder.display()))?;
+        }
+        let in_doubt = doubt_path(folder).exists();
         let is_in_memory = cached::is_in_memory(&file);
         let state = State {
             folder: folder.to_owned(),
@@ -270,7 +274,8 @@ impl Slot {
         file_path(&state.place, &state.folder)
     }
 
-    /// Whether the file may not be what the marks say; nothing of it is served until [`Slot::recheck`].
+    /// Whether the file may have more or other bytes than the marks say: they were taken away, and are put back by
+    /// [`Slot::recheck`].
     pub fn in_doubt(&self) -> bool {
         self.state().in_doubt
     }
@@ -375,39 +380,39 @@ impl Slot {
             .marks
             .write_all_at(&all, 0)
             .context("cannot write the marks")?;
-        let new: Vec<u32> = {
-            let mut state = self.state();
-            state.in_doubt = false;
-            state.have.missing().collect()
-        };
+        self.doubt_no_more();
+        let new: Vec<u32> = self.state().have.missing().collect();
         self.learn(&new);
         Ok(())
     }
 
-    /// Reads the file again and marks what matches, nothing else. Blocks for as long as that takes.
+    /// Reads the file again and marks what matches, nothing else, as it is found. Blocks for as long as that takes.
     pub fn recheck(&self) -> Result<()> {
+        if !self.in_doubt() {
+            self.clear();
+        }
         let file = self.state().file.clone();
+        // Who writes to it from now on is noticed.
+        self.set_place(self.place().doubted(&file)?)?;
         let mut buffer = Buffer::new(self.geometry().chunk_size() as usize);
-        let mut good = Vec::new();
         for index in 0..self.geometry().chunks() {
             let Some(link) = self.link(index) else {
                 break;
             };
             let bytes = &mut buffer[..link.extent.size as usize];
-            if file.read_exact_at(bytes, link.extent.offset).is_ok() && check(&link, bytes) {
-                good.push(index);
+            // What is marked was stored, or found, since the doubt.
+            if !self.has(index)
+                && file.read_exact_at(bytes, link.extent.offset).is_ok()
+                && check(&link, bytes)
+            {
+                self.core
+                    .marks
+                    .write_all_at(&[1], index.into())
+                    .context("cannot write the marks")?;
+                self.learn(&[index]);
             }
         }
-        self.clear();
-        self.set_place(self.place().rechecked(&file)?)?;
-        self.state().in_doubt = false;
-        for &index in &good {
-            self.core
-                .marks
-                .write_all_at(&[1], index.into())
-                .context("cannot write the marks")?;
-        }
-        self.learn(&good);
+        self.doubt_no_more();
         Ok(())
     }
 
@@ -453,13 +458,18 @@ impl Slot {
     /// Begins anew: the file holds nothing yet.
     pub fn reset(&self) {
         self.clear();
-        self.state().in_doubt = false;
+        self.doubt_no_more();
     }
 
     /// The file is not what it was: nothing of it is served any more, and whoever looks after lost contents is told.
     fn lose(&self) {
         self.clear();
-        self.state().in_doubt = true;
+        {
+            let mut state = self.state();
+            state.in_doubt = true;
+            // Where that cannot be kept, its stamp says it as well.
+            drop(File::create(doubt_path(&state.folder)));
+        }
         // Nobody looks after them in a process that only stores.
         drop(self.core.lost.send(self.id));
     }
@@ -469,9 +479,14 @@ impl Slot {
         let mut state = self.state();
         state.have = Bitmap::empty(self.geometry().chunks());
         state.untold.clear();
-        let marks = &self.core.marks;
-        let cleared = marks.set_len(0);
-        drop(cleared.and_then(|()| marks.set_len(marks_size(self.geometry()))));
+        drop(clear(&self.core.marks));
+    }
+
+    fn doubt_no_more(&self) {
+        let mut state = self.state();
+        // What cannot be removed costs another look at the file.
+        drop(fs::remove_file(doubt_path(&state.folder)));
+        state.in_doubt = false;
     }
 
     /// The file is complete: it gets its final name, over whatever has it, and its stamp. Blocks.
@@ -499,15 +514,29 @@ impl Slot {
         })
     }
 
-    /// Flushes the file to the disk, so that even a power cut does not put it in doubt. Blocks.
+    /// Whether all is there and was not flushed yet: see [`Slot::settle`].
+    pub fn is_unsettled(&self) -> bool {
+        let state = self.state();
+        state.have.is_full() && !state.place.settled
+    }
+
+    /// Flushes the file to the disk, and what is known of it, so that even a power cut does not put it in doubt. Blocks.
     pub fn settle(&self) -> Result<()> {
-        let file = self.state().file.clone();
+        let (file, folder) = {
+            let state = self.state();
+            (state.file.clone(), state.folder.clone())
+        };
+        let known = |name: &str| File::open(folder.join(name)).and_then(|file| file.sync_all());
         file.sync_data().context("cannot flush the file")?;
         self.core
             .marks
             .sync_data()
+            .and_then(|()| known("list"))
             .context("cannot flush the marks")?;
-        self.set_place(self.place().settle())
+        self.set_place(self.place().settle())?;
+        known("place")
+            .and_then(|()| known("."))
+            .context("cannot flush the place")
     }
 
     /// Learns which entries and chunks another process has written.
@@ -520,13 +549,14 @@ impl Slot {
         {
             self.tell_grown();
         }
+        {
+            let mut state = self.state();
+            state.in_doubt &= doubt_path(&state.folder).exists();
+        }
         self.reload_marks();
     }
 
     fn reload_marks(&self) {
-        if self.in_doubt() {
-            return;
-        }
         let mut marks = vec![0; self.geometry().chunks() as usize];
         if self.core.marks.read_exact_at(&mut marks, 0).is_ok() {
             let marked = (0..).zip(marks).filter(|&(_, mark)| mark == 1);
@@ -670,6 +700,34 @@ fn open_file(place: &Place, folder: &Path, size: u64) -> Result<File> {
     self::size(&file, size)
         .with_context(|| format!("cannot make {} as long as it will be", path.display()))?;
     Ok(file)
+}
+
+/// Takes the marks of a slot away, for its file may not be what they say. Of the processes that share it, the first that
+/// opens it does that, before anything is stored again.
+fn doubt(folder: &Path, file: &File, marks: &File) -> Result<Place> {
+    marks.lock()?;
+    let mut place = Place::load(folder)?;
+    if place.in_doubt(file, marks) {
+        // Whoever dies in between leaves it in doubt.
+        File::create(doubt_path(folder))?;
+        clear(marks)?;
+        place = place.doubted(file)?;
+        place.save(folder)?;
+    }
+    marks.unlock()?;
+    Ok(place)
+}
+
+/// The file that is there while marks that were taken away have not all been looked for.
+pub(super) fn doubt_path(folder: &Path) -> PathBuf {
+    folder.join("doubt")
+}
+
+/// Takes every mark away.
+fn clear(marks: &File) -> io::Result<()> {
+    let size = marks.metadata()?.len();
+    marks.set_len(0)?;
+    marks.set_len(size)
 }
 
 /// Bytes of the marks: one a chunk, and one that is written before each chunk.

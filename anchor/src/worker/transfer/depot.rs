@@ -1,7 +1,8 @@
 //! Between the server, which stores what publishers bring, and the manifest process, which allows it and lists it.
 //!
 //! Questions wait here for their answers, and are asked again of a new life of the manifest process; to that one
-//! all that the store holds is told again too. What was stored is told in batches, a few milliseconds late.
+//! all that the store holds is told again too. What was stored is told in batches, a few milliseconds late, and flushed
+//! to the disk once it is whole.
 
 use crate::{
     order::ToTransfer,
@@ -9,7 +10,10 @@ use crate::{
     sys::{pipe, readiness},
 };
 use anchorage_manifest::{ContentId, Geometry, limits::CHUNKS_PER_MESSAGE_MAX};
-use anchorage_peer::{serve::Deposit, store::Store};
+use anchorage_peer::{
+    serve::Deposit,
+    store::{Slot, Store},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -135,8 +139,11 @@ impl Depot {
             }
             ToTransfer::Stored { content } => {
                 let store = self.store.clone();
-                self.looks
-                    .spawn_blocking(move || store.refresh(content).then_some(content));
+                self.looks.spawn_blocking(move || {
+                    let is_sealed = store.refresh(content);
+                    store.slot(content).iter().for_each(settle);
+                    is_sealed.then_some(content)
+                });
             }
         }
         Ok(())
@@ -168,6 +175,13 @@ impl Depot {
         }
         self.due = None;
         for (content, chunks) in std::mem::take(&mut self.stored) {
+            let slot = self.store.slot(content);
+            if let Some(slot) = slot.filter(|slot| slot.is_unsettled()) {
+                self.looks.spawn_blocking(move || {
+                    settle(&slot);
+                    None
+                });
+            }
             let chunks: Vec<u32> = chunks.into_iter().collect();
             let mut parts: Vec<&[u32]> = chunks.chunks(CHUNKS_PER_MESSAGE_MAX).collect();
             if parts.is_empty() {
@@ -198,5 +212,13 @@ impl Depot {
                 return sent;
             }
         }
+    }
+}
+
+/// Flushes a content to the disk once all of it is there. What cannot be flushed is read again after a power cut, as is what
+/// was not whole by then. Blocks.
+fn settle(slot: &Arc<Slot>) {
+    if slot.is_unsettled() {
+        drop(slot.settle());
     }
 }
