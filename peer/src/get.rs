@@ -307,6 +307,7 @@ fn place(
     let existed = part.exists();
     let slot = node.store.create(content, &Place::of_part(&part, name))?;
     if existed {
+        slot.doubt();
         slot.recheck()?;
     } else {
         slot.reset();

@@ -193,7 +193,8 @@ async fn recheck(node: &Node, slot: &Arc<Slot>, events: &Events) {
     ));
     node.withdraw(slot.id()).await;
     let again = slot.clone();
-    match spawn_blocking(move || again.recheck()).await {
+    let looking = spawn_blocking(move || again.recheck().and_then(|()| again.settle()));
+    match looking.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => events.warn(format!("{error:#}")),
         Err(error) => events.warn(error.to_string()),

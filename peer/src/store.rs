@@ -5,6 +5,7 @@
 //!                    marks   one byte a chunk, 1 = its bytes are in the file and verified; and one that is written before
 //!                            each chunk, so that the file is never newer than its marks unless somebody else wrote to it
 //!                    place   JSON: where the file is, under which name, and how it looked when it was complete
+//!                    doubt   while the marks were taken away because the file may be another, and not all were put back
 //!                    data    the file itself, if it is the store's own (an anchor's); a peer's lies elsewhere
 //!                    hashes  the SHA-256 of every chunk alone, as far as it was made; zeros elsewhere
 //!      drafts/<id>/  draft   a draft, instead of the list
@@ -148,11 +149,13 @@ impl Store {
         let folder = self.folder(id);
         let operand = || format!("cannot make room for content {}", id.0.short());
         fs::create_dir_all(&folder).with_context(operand)?;
+        let is_spoiled = is_spoiled(&folder);
         write_list(&folder, content).with_context(operand)?;
         place.save(&folder).with_context(operand)?;
-        // It was another file's.
-        drop(fs::remove_file(slot::doubt_path(&folder)));
         let slot = Slot::open(&folder, id, self.lost.clone()).with_context(operand)?;
+        if is_spoiled {
+            slot.reset();
+        }
         self.table().slots.insert(id, slot.clone());
         self.changed.notify_waiters();
         Ok(slot)
@@ -168,9 +171,13 @@ impl Store {
         let folder = self.draft_folder(id);
         let operand = || format!("cannot make room for draft {}", id.0.short());
         fs::create_dir_all(&folder).with_context(operand)?;
+        let is_spoiled = is_spoiled(&folder);
         Growing::keep(draft, &folder).with_context(operand)?;
         place.save(&folder).with_context(operand)?;
         let slot = Slot::open_draft(&folder, id, self.lost.clone()).with_context(operand)?;
+        if is_spoiled {
+            slot.reset();
+        }
         let slot = self.table().drafts.entry(id).or_insert(slot).clone();
         self.changed.notify_waiters();
         Ok(slot)
@@ -331,6 +338,12 @@ impl Store {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.slots.lock().expect("no holder of this lock panics")
     }
+}
+
+/// Whether a folder has marks that cannot be trusted any more: a power cut has spoiled what else is there.
+fn is_spoiled(folder: &Path) -> bool {
+    let is_good = |place: Place| !place.is_unflushed();
+    folder.join("marks").exists() && !Place::load(folder).is_ok_and(is_good)
 }
 
 /// The ids that name folders in a directory.
@@ -659,6 +672,37 @@ mod tests {
         let again = Store::open(directory.path())?.slot(content.id());
         let again = again.context("there")?;
         assert!(!again.in_doubt() && again.have().is_full());
+        Ok(())
+    }
+
+    #[test]
+    fn marks_of_what_is_cut_or_spoiled_are_not_believed() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let (bytes, content) = sample(2);
+        let fill = |slot: &Slot| -> Result<()> {
+            assert!(slot.have().is_empty());
+            assert!(slot.store(0, &bytes[..CHUNK])? && slot.store(1, &bytes[CHUNK..])?);
+            Ok(())
+        };
+        let slot = Store::open(directory.path())?.create(&content, &Place::inside())?;
+        fill(&slot)?;
+        slot.settle()?;
+        slot.file().set_len(CHUNK as u64)?;
+        let again = Store::open(directory.path())?.slot(content.id());
+        let again = again.context("there")?;
+        assert!(again.in_doubt() && again.have().is_empty());
+        again.recheck()?;
+        assert_eq!(again.have().iter().collect::<Vec<_>>(), [0]);
+        for spoiled in ["place", "list"] {
+            cut_power(directory.path(), &content)?;
+            let folder = directory.path().join(content.id().to_string());
+            fs::write(folder.join(spoiled), b"")?;
+            let store = Store::open(directory.path())?;
+            assert!(store.slot(content.id()).is_none());
+            let made = store.create(&content, &Place::inside())?;
+            assert!(!made.in_doubt());
+            fill(&made)?;
+        }
         Ok(())
     }
 

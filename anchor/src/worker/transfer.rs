@@ -136,14 +136,20 @@ async fn serve(
     Ok(())
 }
 
-/// Reads again what was not flushed when the machine stopped, and offers what is good of it. Of the processes that share
-/// the store one does it.
+/// Reads again what was not flushed when the machine stopped, offers what is good of it, and flushes what is whole. Of the
+/// processes that share the store one does it.
 async fn recheck(store: Arc<Store>, deposits: mpsc::Sender<Deposit>) {
-    for slot in store.slots().into_iter().filter(|slot| slot.in_doubt()) {
-        let (content, index) = (slot.id(), None);
-        // What cannot be read stays in doubt until the next start.
-        drop(spawn_blocking(move || slot.recheck()).await);
-        drop(deposits.send(Deposit::Stored { content, index }).await);
+    let slots = store.slots().into_iter();
+    for slot in slots.filter(|slot| slot.in_doubt() || slot.is_unsettled()) {
+        let again = slot.clone();
+        // Of what cannot be marked or flushed the next start makes something.
+        drop(spawn_blocking(move || again.recheck().and_then(|()| again.settle())).await);
+        // Another process may have sealed a draft meanwhile.
+        let sealed = slot.content().filter(|_| slot.is_draft());
+        for content in sealed.map(|list| list.id()).into_iter().chain([slot.id()]) {
+            let index = None;
+            drop(deposits.send(Deposit::Stored { content, index }).await);
+        }
     }
 }
 

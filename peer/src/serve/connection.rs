@@ -482,9 +482,10 @@ impl Connection {
     }
 }
 
-/// Makes room for a content: the draft that it was has some of it already, perhaps.
+/// Makes room for a content, if there is none: the draft that it was has some of it already, perhaps.
 fn keep(store: &Store, content: &Content) -> Result<()> {
-    if store.adopt(content)?.is_none() {
+    store.refresh(content.id());
+    if store.slot(content.id()).is_none() && store.adopt(content)?.is_none() {
         store.create(content, &Place::inside())?;
     }
     Ok(())

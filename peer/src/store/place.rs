@@ -99,15 +99,15 @@ impl Place {
     }
 
     /// The same place, flushed to the disk.
-    pub(super) fn settle(&self) -> Self {
+    pub(super) fn settle(self) -> Self {
         Self {
             settled: true,
-            ..self.clone()
+            ..self
         }
     }
 
     /// The same place, of the file as it is now, of which nothing is known.
-    pub(super) fn doubted(&self, file: &File) -> Result<Self> {
+    pub(super) fn doubted(self, file: &File) -> Result<Self> {
         let stamp = match self.stamp {
             Some(_) => Some(Stamp::of(
                 &file.metadata().context("cannot look at the file")?,
@@ -118,7 +118,7 @@ impl Place {
             stamp,
             boot: boot(),
             settled: false,
-            ..self.clone()
+            ..self
         })
     }
 
@@ -128,7 +128,6 @@ impl Place {
     /// where another machine's clock stamps the file it may be nobody, and costs only time. To a file in the store nobody
     /// writes but the store's processes, one of which may be between a chunk and its mark at this moment.
     pub(super) fn in_doubt(&self, file: &File, marks: &File) -> bool {
-        let unflushed = !self.settled && self.boot != boot();
         let changed = || {
             let now = Stamp::of(&file.metadata()?);
             io::Result::Ok(match self.stamp {
@@ -137,7 +136,12 @@ impl Place {
                 None => now.modified_ns > Stamp::of(&marks.metadata()?).modified_ns,
             })
         };
-        unflushed || changed().unwrap_or(true)
+        self.is_unflushed() || changed().unwrap_or(true)
+    }
+
+    /// Whether the file was written in another boot of the machine, and never flushed.
+    pub(super) fn is_unflushed(&self) -> bool {
+        !self.settled && self.boot != boot()
     }
 }
 
@@ -166,7 +170,7 @@ mod tests {
             ..place
         };
         assert!(before.in_doubt(&file, &marks));
-        assert!(!before.settle().in_doubt(&file, &marks));
+        assert!(!before.clone().settle().in_doubt(&file, &marks));
         before.save(directory.path())?;
         assert_eq!(Place::load(directory.path())?, before);
         Ok(())

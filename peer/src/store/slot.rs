@@ -49,6 +49,8 @@ struct Core {
     lost: broadcast::Sender<ContentId>,
     list: RwLock<List>,
     state: Mutex<State>,
+    /// Held while the place is kept anew; the state is not, since a disk may take long.
+    placing: Mutex<()>,
     /// Whether the file lies in memory.
     is_in_memory: bool,
 }
@@ -115,6 +117,7 @@ impl Slot {
         growing: Option<Arc<Growing>>,
     ) -> Result<Arc<Self>> {
         let mut place = Place::load(folder)?;
+        let is_cut = is_cut(&place, folder, geometry.size());
         let file = open_file(&place, folder, geometry.size())?;
         let marks = OpenOptions::new()
             .read(true)
@@ -124,8 +127,8 @@ impl Slot {
             .open(folder.join("marks"))
             .context("cannot open the marks")?;
         size(&marks, marks_size(geometry)).context("cannot size the marks")?;
-        if place.in_doubt(&file, &marks) {
-            place = doubt(folder, &file, &marks)
+        if is_cut || place.in_doubt(&file, &marks) {
+            place = doubt(folder, &file, &marks, is_cut)
                 .with_context(|| format!("cannot put {} in doubt", folder.display()))?;
         }
         let in_doubt = doubt_path(folder).exists();
@@ -145,6 +148,7 @@ impl Slot {
             lost,
             list: RwLock::new(list),
             state: Mutex::new(state),
+            placing: Mutex::default(),
             is_in_memory,
         });
         let slot = Self { id, core, growing };
@@ -386,14 +390,25 @@ impl Slot {
         Ok(())
     }
 
-    /// Reads the file again and marks what matches, nothing else, as it is found. Blocks for as long as that takes.
+    /// Takes every mark away until the file has been read again: it may hold anything.
+    pub fn doubt(&self) {
+        {
+            let mut state = self.state();
+            state.in_doubt = true;
+            // Where that cannot be kept, what is marked from now on is good all the same.
+            drop(File::create(doubt_path(&state.folder)));
+        }
+        self.clear();
+    }
+
+    /// Reads a file that is in doubt again, and marks what matches as it is found. Blocks for as long as that takes.
     pub fn recheck(&self) -> Result<()> {
         if !self.in_doubt() {
-            self.clear();
+            return Ok(());
         }
         let file = self.state().file.clone();
-        // Who writes to it from now on is noticed.
-        self.set_place(self.place().doubted(&file)?)?;
+        // Who writes to a complete file from now on is noticed.
+        self.change_place(|place| place.doubted(&file))?;
         let mut buffer = Buffer::new(self.geometry().chunk_size() as usize);
         for index in 0..self.geometry().chunks() {
             let Some(link) = self.link(index) else {
@@ -463,13 +478,7 @@ impl Slot {
 
     /// The file is not what it was: nothing of it is served any more, and whoever looks after lost contents is told.
     fn lose(&self) {
-        self.clear();
-        {
-            let mut state = self.state();
-            state.in_doubt = true;
-            // Where that cannot be kept, its stamp says it as well.
-            drop(File::create(doubt_path(&state.folder)));
-        }
+        self.doubt();
         // Nobody looks after them in a process that only stores.
         drop(self.core.lost.send(self.id));
     }
@@ -495,12 +504,13 @@ impl Slot {
         let operand = || format!("cannot rename {} to {}", part.display(), path.display());
         fs::rename(&part, path).with_context(operand)?;
         let metadata = self.state().file.metadata().with_context(operand)?;
-        let place = Place {
-            path: Some(path.into()),
-            stamp: Some(Stamp::of(&metadata)),
-            ..self.place()
-        };
-        self.set_place(place)
+        self.change_place(|place| {
+            Ok(Place {
+                path: Some(path.into()),
+                stamp: Some(Stamp::of(&metadata)),
+                ..place
+            })
+        })
     }
 
     /// Moves the unfinished file to another path. Blocks.
@@ -508,20 +518,26 @@ impl Slot {
         let part = self.path();
         fs::rename(&part, path)
             .with_context(|| format!("cannot rename {} to {}", part.display(), path.display()))?;
-        self.set_place(Place {
-            path: Some(path.into()),
-            ..self.place()
+        self.change_place(|place| {
+            Ok(Place {
+                path: Some(path.into()),
+                ..place
+            })
         })
     }
 
-    /// Whether all is there and was not flushed yet: see [`Slot::settle`].
+    /// Whether all is there and was not flushed yet.
     pub fn is_unsettled(&self) -> bool {
         let state = self.state();
         state.have.is_full() && !state.place.settled
     }
 
-    /// Flushes the file to the disk, and what is known of it, so that even a power cut does not put it in doubt. Blocks.
+    /// Flushes the file to the disk if all of it is there, and what is known of it, so that even a power cut does not put it
+    /// in doubt. Blocks.
     pub fn settle(&self) -> Result<()> {
+        if !self.is_unsettled() {
+            return Ok(());
+        }
         let (file, folder) = {
             let state = self.state();
             (state.file.clone(), state.folder.clone())
@@ -533,9 +549,10 @@ impl Slot {
             .sync_data()
             .and_then(|()| known("list"))
             .context("cannot flush the marks")?;
-        self.set_place(self.place().settle())?;
-        known("place")
-            .and_then(|()| known("."))
+        self.change_place(|place| Ok(place.settle()))?;
+        ["place", ".", ".."]
+            .into_iter()
+            .try_for_each(known)
             .context("cannot flush the place")
     }
 
@@ -655,10 +672,16 @@ impl Slot {
             .expect("no holder of this lock panics")
     }
 
-    fn set_place(&self, place: Place) -> Result<()> {
-        let mut state = self.state();
-        place.save(&state.folder)?;
-        state.place = place;
+    fn change_place(&self, change: impl FnOnce(Place) -> Result<Place>) -> Result<()> {
+        let placing = self.core.placing.lock();
+        let _one_at_a_time = placing.expect("no holder of this lock panics");
+        let (place, folder) = {
+            let state = self.state();
+            (state.place.clone(), state.folder.clone())
+        };
+        let place = change(place)?;
+        place.save(&folder)?;
+        self.state().place = place;
         Ok(())
     }
 
@@ -704,10 +727,10 @@ fn open_file(place: &Place, folder: &Path, size: u64) -> Result<File> {
 
 /// Takes the marks of a slot away, for its file may not be what they say. Of the processes that share it, the first that
 /// opens it does that, before anything is stored again.
-fn doubt(folder: &Path, file: &File, marks: &File) -> Result<Place> {
+fn doubt(folder: &Path, file: &File, marks: &File, is_cut: bool) -> Result<Place> {
     marks.lock()?;
     let mut place = Place::load(folder)?;
-    if place.in_doubt(file, marks) {
+    if is_cut || place.in_doubt(file, marks) {
         // Whoever dies in between leaves it in doubt.
         File::create(doubt_path(folder))?;
         clear(marks)?;
@@ -718,8 +741,14 @@ fn doubt(folder: &Path, file: &File, marks: &File) -> Result<Place> {
     Ok(place)
 }
 
+/// Whether a file that has marks is shorter than it was made.
+fn is_cut(place: &Place, folder: &Path, size: u64) -> bool {
+    let is_whole = |metadata: fs::Metadata| metadata.len() >= size;
+    folder.join("marks").exists() && !fs::metadata(file_path(place, folder)).is_ok_and(is_whole)
+}
+
 /// The file that is there while marks that were taken away have not all been looked for.
-pub(super) fn doubt_path(folder: &Path) -> PathBuf {
+fn doubt_path(folder: &Path) -> PathBuf {
     folder.join("doubt")
 }
 

@@ -10,10 +10,7 @@ use crate::{
     sys::{pipe, readiness},
 };
 use anchorage_manifest::{ContentId, Geometry, limits::CHUNKS_PER_MESSAGE_MAX};
-use anchorage_peer::{
-    serve::Deposit,
-    store::{Slot, Store},
-};
+use anchorage_peer::{serve::Deposit, store::Store};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -50,8 +47,11 @@ pub(super) struct Depot {
     stored: BTreeMap<ContentId, BTreeSet<u32>>,
     /// When the batch is due.
     due: Option<Instant>,
-    /// Looks at what another process has stored; each gives the content that a draft turns out to be.
-    looks: JoinSet<Option<ContentId>>,
+    /// Looks at what another process has stored of a content, and whether a draft turns out to be it.
+    looks: JoinSet<(ContentId, bool)>,
+    /// What may be whole, and is to be flushed to the disk then; and the one that is flushed at the moment.
+    unsettled: BTreeSet<ContentId>,
+    settling: JoinSet<()>,
 }
 
 impl Depot {
@@ -65,6 +65,8 @@ impl Depot {
             stored: BTreeMap::new(),
             due: None,
             looks: JoinSet::new(),
+            unsettled: BTreeSet::new(),
+            settling: JoinSet::new(),
         })
     }
 
@@ -75,6 +77,7 @@ impl Depot {
         mut replies: mpsc::Receiver<ToTransfer>,
     ) -> io::Result<()> {
         loop {
+            self.settle();
             let wake = self.wake();
             tokio::select! {
                 deposit = deposits.recv() => match deposit {
@@ -83,11 +86,16 @@ impl Depot {
                 },
                 Some(reply) = replies.recv() => self.hear(reply).await?,
                 Some(looked) = self.looks.join_next() => {
+                    let Ok((content, is_sealed)) = looked else {
+                        continue;
+                    };
                     // What was stored here by the draft's name is the content's now.
-                    if let Ok(Some(content)) = looked {
+                    if is_sealed {
                         self.tell_held(content).await?;
                     }
+                    self.unsettled.insert(content);
                 }
+                Some(_) = self.settling.join_next() => {}
                 () = sleep_until(wake) => {
                     self.flush().await?;
                     self.expire();
@@ -130,23 +138,41 @@ impl Depot {
 
     async fn hear(&mut self, reply: ToTransfer) -> io::Result<()> {
         match reply {
-            ToTransfer::Listening => self.tell_all().await?,
+            ToTransfer::Listening => {
+                // What another process has stored meanwhile, nobody has told.
+                for slot in self.store.slots() {
+                    self.look(slot.id());
+                }
+                self.tell_all().await?;
+            }
             ToTransfer::Admitted { content, geometry } => {
                 for waiting in self.waiting.remove(&content).unwrap_or_default() {
                     // A publisher that has gone does not need it.
                     let _ = waiting.reply.send(geometry);
                 }
             }
-            ToTransfer::Stored { content } => {
-                let store = self.store.clone();
-                self.looks.spawn_blocking(move || {
-                    let is_sealed = store.refresh(content);
-                    store.slot(content).iter().for_each(settle);
-                    is_sealed.then_some(content)
-                });
-            }
+            ToTransfer::Stored { content } => self.look(content),
         }
         Ok(())
+    }
+
+    fn look(&mut self, content: ContentId) {
+        let store = self.store.clone();
+        self.looks
+            .spawn_blocking(move || (content, store.refresh(content)));
+    }
+
+    /// Flushes what is whole to the disk, one content at a time. What cannot be flushed is read again after a power cut, as is
+    /// what was not whole by then.
+    fn settle(&mut self) {
+        while self.settling.is_empty()
+            && let Some(content) = self.unsettled.pop_first()
+        {
+            let slot = self.store.slot(content);
+            if let Some(slot) = slot.filter(|slot| slot.is_unsettled()) {
+                self.settling.spawn_blocking(move || drop(slot.settle()));
+            }
+        }
     }
 
     /// Asks all questions again, and tells all that the store holds.
@@ -175,13 +201,7 @@ impl Depot {
         }
         self.due = None;
         for (content, chunks) in std::mem::take(&mut self.stored) {
-            let slot = self.store.slot(content);
-            if let Some(slot) = slot.filter(|slot| slot.is_unsettled()) {
-                self.looks.spawn_blocking(move || {
-                    settle(&slot);
-                    None
-                });
-            }
+            self.unsettled.insert(content);
             let chunks: Vec<u32> = chunks.into_iter().collect();
             let mut parts: Vec<&[u32]> = chunks.chunks(CHUNKS_PER_MESSAGE_MAX).collect();
             if parts.is_empty() {
@@ -212,13 +232,5 @@ impl Depot {
                 return sent;
             }
         }
-    }
-}
-
-/// Flushes a content to the disk once all of it is there. What cannot be flushed is read again after a power cut, as is what
-/// was not whole by then. Blocks.
-fn settle(slot: &Arc<Slot>) {
-    if slot.is_unsettled() {
-        drop(slot.settle());
     }
 }
