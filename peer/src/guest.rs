@@ -126,19 +126,27 @@ async fn write(writer: &mut (impl tokio::io::AsyncWrite + Unpin), line: &Line) -
     Ok(())
 }
 
-/// Has the node that lives in `home` run a command. None if nobody answers there.
+/// Has the node that lives in `home` run a command. None if nobody answers there, or it leaves before it says a word.
 pub async fn ask(home: &Home, command: &Command, events: &Events) -> Option<Result<(), Failure>> {
     let stream = UnixStream::connect(home.socket()).await.ok()?;
-    Some(converse(stream, command, events).await)
+    let mut is_heard = false;
+    let result = converse(stream, command, events, &mut is_heard).await;
+    is_heard.then_some(result)
 }
 
-async fn converse(stream: UnixStream, command: &Command, events: &Events) -> Result<(), Failure> {
+async fn converse(
+    stream: UnixStream,
+    command: &Command,
+    events: &Events,
+    is_heard: &mut bool,
+) -> Result<(), Failure> {
     let (reader, mut writer) = stream.into_split();
     let mut text = serde_json::to_vec(command)?;
     text.push(b'\n');
     writer.write_all(&text).await?;
     let mut lines = BufReader::new(reader).lines();
     while let Some(line) = lines.next_line().await? {
+        *is_heard = true;
         let line =
             serde_json::from_str(&line).context("the node that lives here answers nonsense")?;
         match line {

@@ -34,6 +34,9 @@ const LIST_IMPATIENCE: Duration = Duration::from_secs(2);
 /// Sources that are asked for the hashes of chunks, at most: what none of these knows is left out.
 const HASHES_SOURCES_MAX: usize = 8;
 
+/// How long all of them together may take.
+const HASHES_DEADLINE: Duration = Duration::from_secs(60);
+
 /// How long one of them may take to be there: some that are listed may be gone.
 const HASHES_DIAL_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -395,8 +398,8 @@ pub async fn list(
     Err(Failure::new(Exit::Mismatch, error).hint(SELF_CONTRADICTION))
 }
 
-/// The SHA-256 of every chunk of a content alone, as this node and those say who have it: the first of `sources` in
-/// turn, until all are known.
+/// The SHA-256 of every chunk of a content alone, as those say who have it, the first of `sources` in turn until all are
+/// known, and then this node.
 pub async fn hashes(node: &Arc<Node>, content: &Content, sources: &[Source]) -> Vec<Option<Hash>> {
     let (id, chunks) = (content.id(), content.geometry().chunks());
     let mut hashes = vec![None; chunks as usize];
@@ -407,24 +410,29 @@ pub async fn hashes(node: &Arc<Node>, content: &Content, sources: &[Source]) -> 
         }
         hashes.iter().all(Option::is_some)
     };
-    if let Some(slot) = node.store.slot(id)
-        && let Ok(Ok(own)) = spawn_blocking(move || slot.hashes()).await
-        && add(&own)
-    {
-        return hashes;
-    }
+    let deadline = Instant::now() + HASHES_DEADLINE;
     let others = sources
         .iter()
         .filter(|source| source.node != node.identity.id());
+    let mut are_known = false;
     for &source in others.take(HASHES_SOURCES_MAX) {
         let asking = async {
             let mut stream = timeout(HASHES_DIAL_DEADLINE, node.dial(source)).await??;
             dial::get_hashes(&mut stream, id, chunks).await
         };
         // Who cannot say is not the only one.
-        if asking.await.is_ok_and(|told| add(&told)) {
+        let told = timeout_at(deadline, asking).await;
+        are_known = told.is_ok_and(|told| told.is_ok_and(|told| add(&told)));
+        if are_known {
             break;
         }
+    }
+    // What this node has to make it reads its file for.
+    if !are_known
+        && let Some(slot) = node.store.slot(id)
+        && let Ok(Ok(own)) = spawn_blocking(move || slot.hashes()).await
+    {
+        add(&own);
     }
     hashes
 }

@@ -16,7 +16,7 @@ use crate::{
     lookup,
     node::Node,
     session::{Session, unexpected},
-    store::{Place, Slot},
+    store::{Place, Slot, Stamp},
 };
 use anchorage_manifest::{
     Content, Geometry, Name, Release, SignedRelease,
@@ -59,10 +59,10 @@ pub struct Publish {
 pub async fn publish(node: &Arc<Node>, request: &Publish, events: &Events) -> Result<(), Failure> {
     let name = name(request)?;
     let anchors = node.anchors(events).await?;
-    let (content, mut drafting) = hash(node, request, &name, events).await?;
+    let ((content, stamp), mut drafting) = hash(node, request, &name, events).await?;
     let (signed, known) = sign(node, &anchors, &name, &content, events).await?;
     // From here on the node can be asked for chunks, by those who come before the anchors have them.
-    let slot = own(node, &content, &request.path, name.clone()).await?;
+    let slot = own(node, &content, stamp, &request.path, name.clone()).await?;
     node.join().await?;
     let (registered, is_new) = register(&anchors, &signed, events).await?;
     for session in &registered {
@@ -93,13 +93,13 @@ pub async fn publish(node: &Arc<Node>, request: &Publish, events: &Events) -> Re
     Ok(())
 }
 
-/// The content of a file, and the draft by which others get it meanwhile, if hashing takes so long.
+/// The content of a file and how the file looked, and the draft by which others get it meanwhile, if hashing takes so long.
 async fn hash(
     node: &Arc<Node>,
     request: &Publish,
     name: &Name,
     events: &Events,
-) -> Result<(Content, Option<Drafting>), Failure> {
+) -> Result<((Content, Stamp), Option<Drafting>), Failure> {
     let (found, hashes) = mpsc::unbounded_channel();
     let mut hashing = {
         let (path, chunk_size) = (request.path.clone(), request.chunk_size);
@@ -121,7 +121,7 @@ async fn hash(
     let mut drafting = started
         .map_err(|error| events.warn(format!("nothing is offered before it is hashed: {error:#}")))
         .ok();
-    let content = hashing.await.context("BUG: hashing panicked")??;
+    let hashed = hashing.await.context("BUG: hashing panicked")??;
     if let Some(drafting) = &mut drafting
         && let Err(error) = drafting.grown().await
     {
@@ -129,7 +129,7 @@ async fn hash(
             "not all was offered before it was hashed: {error:#}"
         ));
     }
-    Ok((content, drafting))
+    Ok((hashed, drafting))
 }
 
 fn name(request: &Publish) -> Result<Name, Failure> {
@@ -184,10 +184,20 @@ fn taken(name: &Name, publisher: anchorage_manifest::NodeId) -> Failure {
 }
 
 /// The slot of a file that stays where it is.
-async fn own(node: &Arc<Node>, content: &Content, path: &Path, name: Name) -> Result<Arc<Slot>> {
+async fn own(
+    node: &Arc<Node>,
+    content: &Content,
+    stamp: Stamp,
+    path: &Path,
+    name: Name,
+) -> Result<Arc<Slot>, Failure> {
     let (node, content, path) = (node.clone(), content.clone(), path.to_owned());
     spawn_blocking(move || {
         let place = Place::of_complete(&path, name)?;
+        // Whoever has to be asked before it is published may have taken long.
+        if place.stamp != Some(stamp) {
+            return Err(hash::changed(&path));
+        }
         let drafted = node.store.adopt(&content)?;
         let slot = match drafted.filter(|slot| slot.place().stamp == place.stamp) {
             Some(slot) => slot,

@@ -288,6 +288,8 @@ impl Store {
                 drop(self.remove(id));
             }
         }
+        // What another process removed takes room as long as it is open here.
+        self.table().drafts.retain(|_, slot| !slot.is_removed());
     }
 
     /// Forgets a content or a draft: the folder goes, a file elsewhere stays. Blocks.
@@ -703,6 +705,28 @@ mod tests {
             assert!(!made.in_doubt());
             fill(&made)?;
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_draft_that_another_process_removed_is_open_no_more() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let identity = crate::identity::Identity::from_seed([3; 32]);
+        let draft = Draft {
+            name: "draft".parse()?,
+            publisher: identity.id(),
+            geometry: sample(2).1.geometry(),
+            nonce: [0; 32],
+        };
+        let open = || Store::open(directory.path());
+        let one = open()?;
+        one.draft(&draft, &Place::inside())?;
+        let (other, idle) = (open()?, Duration::from_secs(3_600));
+        other.sweep(idle);
+        assert!(other.slot(draft.id()).is_some());
+        one.remove(draft.id())?;
+        other.sweep(idle);
+        assert!(other.slot(draft.id()).is_none());
         Ok(())
     }
 

@@ -3,7 +3,10 @@
 //! What is stopped by SIGSTOP keeps its connections, and its kernel takes new ones on its behalf. The second is proved in
 //! the tests of the scheduler; machines that test have other things to do, so here it is four.
 
-use anchorage_tests::{Anchor, PATIENCE, Process, Swarm, proc, sha256_of, until};
+use anchorage_peer::identity::Identity;
+use anchorage_tests::{
+    Anchor, Fake, Holding, Manner, PATIENCE, Process, Swarm, proc, sha256_of, until,
+};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use std::{
@@ -135,5 +138,21 @@ fn a_download_begins_while_an_anchor_is_stopped() -> Result<()> {
             process.wait(PATIENCE)?.exits(0)?;
         }
     }
+    Ok(())
+}
+
+#[test]
+fn a_source_that_does_not_say_what_it_has_is_asked_anew() -> Result<()> {
+    let swarm = Swarm::start_one()?;
+    let anchor = swarm.anchor(1).address();
+    let publisher = Identity::from_seed([1; 32]);
+    let holding = Holding::random("mute.bin", 100_000, 4_096, &publisher)?;
+    holding.register(anchor, &publisher)?;
+    let mut mute = Fake::start(publisher, holding.clone(), Manner::Mute)?;
+    mute.announce(anchor)?;
+    let getter = swarm.peer("getter")?;
+    getter.get("mute.bin", &[])?;
+    assert_eq!(sha256_of(&getter.path("mute.bin"))?, holding.sha256());
+    assert_eq!(mute.log().hellos.len(), 2);
     Ok(())
 }

@@ -48,6 +48,8 @@ pub enum Manner {
     WrongBytes,
     /// Never.
     Stall,
+    /// Rightly, but over its first connection it gives the list and says nothing else.
+    Mute,
     /// By hanging up.
     HangUp,
     /// That it does not have what it announced.
@@ -341,6 +343,7 @@ impl Shared {
     fn answer(&self, wire: &mut Wire<ServerConnection>, ask: &Ask) -> Result<bool> {
         let release = self.holding.release.unverified();
         let content = release.content;
+        let is_mute = self.manner == Manner::Mute && self.log().hellos.len() == 1;
         match *ask {
             Ask::Hello { .. } => {
                 self.log().hellos.push(Instant::now());
@@ -360,6 +363,7 @@ impl Shared {
                 wire.send(&Answer::List { content, size })?;
                 wire.send_raw(&list)?;
             }
+            Ask::Interested { .. } | Ask::Get { .. } | Ask::Any { .. } if is_mute => {}
             Ask::Interested { content, .. } if self.manner == Manner::WrongEntries => {
                 wire.send(&Answer::Entries {
                     content,
@@ -422,6 +426,7 @@ impl Shared {
         match self.manner {
             Manner::Honest
             | Manner::AskedFirst
+            | Manner::Mute
             | Manner::LateList(_)
             | Manner::WrongList
             | Manner::WrongEntries => {}

@@ -56,6 +56,9 @@ const DEPOSITS_MAX: usize = 256;
 /// Messages of the manifest process that wait for the depot.
 const REPLIES_MAX: usize = 256;
 
+/// Time between two times that others are told what was found of a content that is read again.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
 /// A draft to which nothing was added for so long will not be sealed.
 const DRAFT_IDLE: Duration = Duration::from_secs(600);
 
@@ -142,13 +145,17 @@ async fn recheck(store: Arc<Store>, deposits: mpsc::Sender<Deposit>) {
     let slots = store.slots().into_iter();
     for slot in slots.filter(|slot| slot.in_doubt() || slot.is_unsettled()) {
         let again = slot.clone();
-        // Of what cannot be marked or flushed the next start makes something.
-        drop(spawn_blocking(move || again.recheck().and_then(|()| again.settle())).await);
-        // Another process may have sealed a draft meanwhile.
-        let sealed = slot.content().filter(|_| slot.is_draft());
-        for content in sealed.map(|list| list.id()).into_iter().chain([slot.id()]) {
-            let index = None;
-            drop(deposits.send(Deposit::Stored { content, index }).await);
+        let mut looking = spawn_blocking(move || again.recheck().and_then(|()| again.settle()));
+        let mut is_over = false;
+        while !is_over {
+            // Of what cannot be marked or flushed the next start makes something.
+            is_over = timeout(TELL_EVERY, &mut looking).await.is_ok();
+            // Another process may have sealed a draft meanwhile.
+            let sealed = slot.content().filter(|_| slot.is_draft());
+            for content in sealed.map(|list| list.id()).into_iter().chain([slot.id()]) {
+                let index = None;
+                drop(deposits.send(Deposit::Stored { content, index }).await);
+            }
         }
     }
 }

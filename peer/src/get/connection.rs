@@ -44,6 +44,12 @@ const RENAME_AFTER: Duration = Duration::from_millis(50);
 /// How long the source may refuse to take a request.
 const WRITE_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long the source may take to say what it has.
+const BITMAP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long nothing may come of what it has begun to send.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
 /// What the fetch wants of a connection.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -232,8 +238,16 @@ async fn write(
 async fn read(name: &Name, id: SourceId, mut reader: Reader) -> Result<()> {
     let shared = &name.shared;
     let geometry = shared.slot.geometry();
+    let mut is_up = false;
     loop {
-        match framed::expect_buffered(&mut reader, FRAME_SIZE_MAX).await? {
+        let expecting = framed::expect_buffered(&mut reader, FRAME_SIZE_MAX);
+        let answer = if is_up {
+            expecting.await?
+        } else {
+            let answer = timeout(BITMAP_DEADLINE, expecting).await;
+            answer.context("it does not say what it has")??
+        };
+        match answer {
             Answer::Bitmap {
                 content: same,
                 have,
@@ -244,6 +258,7 @@ async fn read(name: &Name, id: SourceId, mut reader: Reader) -> Result<()> {
                     "peer sent a bitmap of {} chunks",
                     have.len()
                 );
+                is_up = true;
                 shared.tell(id, Report::Up(have));
             }
             Answer::Have {
@@ -301,7 +316,7 @@ async fn read(name: &Name, id: SourceId, mut reader: Reader) -> Result<()> {
                     "peer sent entries of {end} chunks"
                 );
                 let mut bytes = vec![0; 32 * count as usize];
-                reader.read_exact(&mut bytes).await?;
+                fill(&mut reader, &mut bytes).await?;
                 let slot = shared.slot.clone();
                 let (hashes, _) = bytes.as_chunks::<32>();
                 let hashes: Vec<Hash> = hashes.iter().copied().map(Hash).collect();
@@ -316,6 +331,24 @@ async fn read(name: &Name, id: SourceId, mut reader: Reader) -> Result<()> {
     }
 }
 
+/// Reads what has been announced, as long as some of it comes now and then.
+async fn fill(reader: &mut Reader, bytes: &mut [u8]) -> Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += more(reader, &mut bytes[filled..]).await?;
+    }
+    Ok(())
+}
+
+async fn more(reader: &mut Reader, bytes: &mut [u8]) -> Result<usize> {
+    let reading = timeout(SILENCE_MAX, reader.read(bytes)).await;
+    let count = reading
+        .context("it went silent within what it was sending")?
+        .context("the connection broke")?;
+    ensure!(count > 0, "it hung up within what it was sending");
+    Ok(count)
+}
+
 /// Reads a chunk's bytes, telling now and then that they come.
 async fn receive(shared: &Shared, id: SourceId, reader: &mut Reader, size: u32) -> Result<Buffer> {
     let mut bytes = shared.buffers.take(size as usize);
@@ -324,12 +357,7 @@ async fn receive(shared: &Shared, id: SourceId, reader: &mut Reader, size: u32) 
     let mut told_at = Instant::now();
     reader.expect(bytes.len());
     while filled < bytes.len() {
-        let count = reader
-            .read(&mut bytes[filled..])
-            .await
-            .context("the connection broke")?;
-        ensure!(count > 0, "it hung up within a chunk");
-        filled += count;
+        filled += more(reader, &mut bytes[filled..]).await?;
         if filled == bytes.len()
             || filled - told >= REPORT_SIZE
             || told_at.elapsed() >= REPORT_EVERY

@@ -26,14 +26,14 @@ const PIECE_SIZE: usize = 256 << 10;
 /// Pieces between the disk and the hashes.
 const PIECES_MAX: usize = 2;
 
-/// Reads a file whole and makes its content. `tell` is told of bytes done and bytes to do, `found` of the states after
+/// Reads a file whole and makes its content; how the file looked meanwhile. `tell` is told of bytes done and bytes to do, `found` of the states after
 /// its chunks in order. Blocks.
 pub(super) fn hash(
     path: &Path,
     chunk_size: Option<u32>,
     tell: impl Fn(u64, u64),
     found: &UnboundedSender<Hash>,
-) -> Result<Content, Failure> {
+) -> Result<(Content, Stamp), Failure> {
     let operand = || format!("cannot publish {}", path.display());
     let file = File::open(path).with_context(operand)?;
     let before = file.metadata().with_context(operand)?;
@@ -47,15 +47,18 @@ pub(super) fn hash(
     let geometry = geometry(before.len(), chunk_size)?;
     let tell = |done| tell(done, before.len().max(done));
     let states = hash_all(file, geometry, tell, found).with_context(operand)?;
-    let changed = || {
-        let error = anyhow!("{} changed while it was read", path.display());
-        Failure::new(Exit::Failed, error).hint("publish it again when nobody writes to it")
-    };
     let after = std::fs::metadata(path).with_context(operand)?;
-    if Stamp::of(&after) != Stamp::of(&before) {
-        return Err(changed());
+    let stamp = Stamp::of(&before);
+    match Content::new(geometry, states) {
+        Ok(content) if Stamp::of(&after) == stamp => Ok((content, stamp)),
+        _ => Err(changed(path)),
     }
-    Content::new(geometry, states).map_err(|_| changed())
+}
+
+/// The file is not what was hashed.
+pub(super) fn changed(path: &Path) -> Failure {
+    let error = anyhow!("{} changed while it was published", path.display());
+    Failure::new(Exit::Failed, error).hint("publish it again when nobody writes to it")
 }
 
 /// The states after the chunks of all that can be read, of which `found` is told in order. `tell` is told of the bytes that
@@ -157,8 +160,8 @@ mod tests {
             let bytes: Vec<u8> = (0..size).map(|i: u32| (i % 253).to_le_bytes()[0]).collect();
             std::fs::write(&path, &bytes)?;
             let (found, mut told) = unbounded_channel();
-            let content = hash(&path, Some(1024), |_, _| (), &found);
-            let content = content.map_err(|failure| failure.error)?;
+            let hashed = hash(&path, Some(1024), |_, _| (), &found);
+            let (content, _) = hashed.map_err(|failure| failure.error)?;
             assert_eq!(content.sha256(), Hash::of(&bytes));
             assert_eq!(content, Content::of(&bytes, 1024)?);
             for state in content.states() {

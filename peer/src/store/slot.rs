@@ -241,6 +241,12 @@ impl Slot {
         matches!((ours, theirs), (Ok(one), Ok(two)) if (one.dev(), one.ino()) == (two.dev(), two.ino()))
     }
 
+    /// Whether another process has removed its folder.
+    pub(super) fn is_removed(&self) -> bool {
+        let marks = self.core.marks.metadata();
+        marks.is_ok_and(|marks| marks.nlink() == 0)
+    }
+
     /// The slot of the content that the draft has become, whose folder is this one now.
     pub(super) fn seal(&self, content: Arc<Content>, folder: &Path) -> Arc<Self> {
         let id = content.id();
