@@ -203,12 +203,12 @@ impl Store {
     pub fn seal(&self, draft: &Arc<Slot>, content: &Content) -> Result<Option<Arc<Slot>>> {
         let _one_at_a_time = self.sealing.lock().expect("no holder of this lock panics");
         let id = content.id();
-        if !draft.begins(content) {
-            // Unless that has been done already.
-            return Ok(self.slot(id).filter(|_| draft.draft().is_none()));
-        }
         let (from, folder) = (self.draft_folder(draft.id()), self.folder(id));
         let operand = || format!("cannot keep what draft {} became", draft.id().0.short());
+        let Some(_frozen) = draft.freeze(content).with_context(operand)? else {
+            // Unless that has been done already.
+            return Ok(self.slot(id).filter(|_| draft.draft().is_none()));
+        };
         if folder.join("list").exists() && !draft.is_in(&folder) {
             if draft.place().path.is_none() {
                 // What is there already is as good; its chunks are the store's own.

@@ -78,6 +78,46 @@ fn a_chunk_is_stored_once_its_entry_is_known_and_kept_through_the_seal() -> Resu
 }
 
 #[test]
+fn a_draft_that_is_sealed_takes_no_more_from_its_publisher() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (bytes, content) = sample(5);
+    let draft = draft(&content, 1);
+    // Both chunks that are brought at once follow the same two, but one of them is not the content's.
+    let mut lie = bytes.clone();
+    lie[2 * CHUNK] ^= 1;
+    let other = Content::of(&lie, u32::try_from(CHUNK)?)?;
+    let (one, two) = (
+        Store::open(directory.path())?,
+        Store::open(directory.path())?,
+    );
+    let here = one.draft(&draft, &Place::inside())?;
+    extend(&here, &content, &draft, 2)?;
+    two.refresh(draft.id());
+    let there = two.slot(draft.id()).context("refreshed")?;
+    let whole = one.seal(&here, &content)?.context("it begins with it")?;
+    for slot in [&here, &there] {
+        extend(slot, &other, &draft, 3)?;
+        assert!(!slot.store(2, chunk(&lie, 2))?, "it is not the content's");
+    }
+    assert!(whole.have().is_empty());
+    assert!(whole.store(2, chunk(&bytes, 2))?);
+    // One that was first spoils nothing but its draft.
+    let draft = Draft {
+        nonce: [2; 32],
+        ..draft
+    };
+    let here = one.draft(&draft, &Place::inside())?;
+    extend(&here, &content, &draft, 2)?;
+    two.refresh(draft.id());
+    let there = two.slot(draft.id()).context("refreshed")?;
+    extend(&there, &other, &draft, 3)?;
+    assert!(one.seal(&here, &content)?.is_none());
+    extend(&here, &other, &draft, 5)?;
+    assert!(one.seal(&here, &other)?.is_some());
+    Ok(())
+}
+
+#[test]
 fn a_draft_that_a_content_does_not_begin_with_is_not_adopted() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let (bytes, content) = sample(5);

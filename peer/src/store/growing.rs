@@ -8,15 +8,20 @@
 //! ```
 //! Entries are written before the head that counts them, and are always verified before they are written and after
 //! they are read. So neither a kill in between nor another process that writes the same can do harm, and a
-//! publisher that signs two lists for one draft spoils its own draft and nothing else.
+//! publisher that signs two lists for one draft spoils its own draft and nothing else. While a draft is being sealed, and
+//! from then on, it takes no more: what a content begins with is all that chunks were verified by.
 
-use anchorage_manifest::{Draft, Entries, Hash, Signature, codec};
+use anchorage_manifest::{Content, Draft, Entries, Hash, Signature, codec};
 use anyhow::{Context as _, Result, ensure};
 use std::{
     fs::{self, File, OpenOptions},
-    os::unix::fs::FileExt as _,
+    io,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::Path,
-    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 const HEAD_SIZE: usize = 68;
@@ -26,6 +31,20 @@ pub(super) struct Growing {
     draft: Draft,
     file: File,
     entries: RwLock<Entries>,
+    /// Whether this process is sealing it.
+    is_frozen: AtomicBool,
+}
+
+/// Keeps a draft as it is while it is being sealed. Other processes wait for the file's lock.
+pub(super) struct Frozen(Arc<Growing>);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _alone = self.0.entries_mut();
+        // It goes with the process, too.
+        drop(self.0.file.unlock());
+        self.0.is_frozen.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Growing {
@@ -50,6 +69,7 @@ impl Growing {
             draft,
             file,
             entries,
+            is_frozen: AtomicBool::new(false),
         };
         // A file that was spoiled costs the entries, which come again.
         drop(growing.reload());
@@ -66,15 +86,49 @@ impl Growing {
         self.entries.read().expect("no holder of this lock panics")
     }
 
-    /// Adds entries; whether any was new. An error whose root is an [`anchorage_manifest::EntriesError`] means that
+    /// Takes no more entries, if a content begins with those that there are in any process. Blocks.
+    pub(super) fn freeze(self: Arc<Self>, content: &Content) -> io::Result<Option<Frozen>> {
+        let is_begun = {
+            // Whoever has this has the file's lock, which is one for the whole process, to itself.
+            let mut entries = self.entries_mut();
+            self.file.lock()?;
+            self.is_frozen.store(true, Ordering::Relaxed);
+            drop(self.read(&mut entries));
+            entries.begin(content)
+        };
+        let frozen = Frozen(self);
+        Ok(is_begun.then_some(frozen))
+    }
+
+    /// Adds entries, unless it is sealed or about to be; whether any was new. An error whose root is an [`anchorage_manifest::EntriesError`] means that
     /// they are not the publisher's. Blocks.
     pub(super) fn extend(&self, first: u32, hashes: &[Hash], signature: Signature) -> Result<bool> {
         let mut entries = self.entries_mut();
+        if self.is_frozen.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        self.file.lock().context("cannot lock the entries")?;
+        let extended = self.extend_locked(&mut entries, first, hashes, signature);
+        self.file.unlock().context("cannot unlock the entries")?;
+        extended
+    }
+
+    fn extend_locked(
+        &self,
+        entries: &mut Entries,
+        first: u32,
+        hashes: &[Hash],
+        signature: Signature,
+    ) -> Result<bool> {
+        // The file goes when it is sealed.
+        if self.file.metadata().is_ok_and(|file| file.nlink() == 0) {
+            return Ok(false);
+        }
         // Another process may be further: its head must not be written over.
-        drop(self.read(&mut entries));
+        drop(self.read(entries));
         let known = entries.count();
         entries.extend(first, hashes, signature)?;
-        self.write(&entries, known)?;
+        self.write(entries, known)?;
         Ok(entries.count() > known)
     }
 

@@ -6,7 +6,7 @@
 
 use super::{
     cached,
-    growing::Growing,
+    growing::{Frozen, Growing},
     place::{Place, Stamp},
 };
 use crate::{
@@ -181,10 +181,7 @@ impl Slot {
 
     /// The draft whose slot this is, if it is not sealed.
     pub fn draft(&self) -> Option<Draft> {
-        match &*self.list() {
-            List::Growing(growing) => Some(growing.draft().clone()),
-            List::Sealed(_) => None,
-        }
+        self.draft_list().map(|growing| growing.draft().clone())
     }
 
     /// Entries of the draft from `first` on, and the signature that covers them and all before; none if there are
@@ -226,12 +223,25 @@ impl Slot {
         self.growing.as_ref()?.entries().seal()
     }
 
+    /// Keeps an unsealed draft as it is, if `content` begins with it. Blocks.
+    pub(super) fn freeze(&self, content: &Content) -> io::Result<Option<Frozen>> {
+        match self.draft_list() {
+            Some(growing) => growing.freeze(content),
+            None => Ok(None),
+        }
+    }
+
+    fn draft_list(&self) -> Option<Arc<Growing>> {
+        match &*self.list() {
+            List::Growing(growing) => Some(growing.clone()),
+            List::Sealed(_) => None,
+        }
+    }
+
     /// Whether this is an unsealed draft with which `content` begins.
     pub(super) fn begins(&self, content: &Content) -> bool {
-        match &*self.list() {
-            List::Growing(growing) => growing.entries().begin(content),
-            List::Sealed(_) => false,
-        }
+        let growing = self.draft_list();
+        growing.is_some_and(|growing| growing.entries().begin(content))
     }
 
     /// Whether the folder is the slot's own, under whatever name.
