@@ -757,10 +757,12 @@ fn doubt(folder: &Path, file: &File, marks: &File, is_cut: bool) -> Result<Place
     Ok(place)
 }
 
-/// Whether a file that has marks is shorter than it was made.
+/// Whether a file in the making that has marks is shorter than it was made.
 fn is_cut(place: &Place, folder: &Path, size: u64) -> bool {
     let is_whole = |metadata: fs::Metadata| metadata.len() >= size;
-    folder.join("marks").exists() && !fs::metadata(file_path(place, folder)).is_ok_and(is_whole)
+    place.stamp.is_none()
+        && folder.join("marks").exists()
+        && !fs::metadata(file_path(place, folder)).is_ok_and(is_whole)
 }
 
 /// The file that is there while marks that were taken away have not all been looked for.

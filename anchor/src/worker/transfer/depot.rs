@@ -21,7 +21,7 @@ use std::{
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{mpsc, oneshot},
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{Instant, sleep_until},
 };
 
@@ -140,9 +140,12 @@ impl Depot {
         match reply {
             ToTransfer::Listening => {
                 // What another process has stored meanwhile, nobody has told.
-                for slot in self.store.slots() {
-                    self.look(slot.id());
-                }
+                let store = self.store.clone();
+                drop(spawn_blocking(move || {
+                    for slot in store.slots() {
+                        store.refresh(slot.id());
+                    }
+                }));
                 self.tell_all().await?;
             }
             ToTransfer::Admitted { content, geometry } => {
