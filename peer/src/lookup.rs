@@ -398,8 +398,8 @@ pub async fn list(
     Err(Failure::new(Exit::Mismatch, error).hint(SELF_CONTRADICTION))
 }
 
-/// The SHA-256 of every chunk of a content alone, as those say who have it, the first of `sources` in turn until all are
-/// known, and then this node.
+/// The SHA-256 of every chunk of a content alone: what this node has made of them, what those say who have it, the first of
+/// `sources` in turn, and what this node can make, until all are known.
 pub async fn hashes(node: &Arc<Node>, content: &Content, sources: &[Source]) -> Vec<Option<Hash>> {
     let (id, chunks) = (content.id(), content.geometry().chunks());
     let mut hashes = vec![None; chunks as usize];
@@ -414,7 +414,13 @@ pub async fn hashes(node: &Arc<Node>, content: &Content, sources: &[Source]) -> 
     let others = sources
         .iter()
         .filter(|source| source.node != node.identity.id());
-    let mut are_known = false;
+    let own = node.store.slot(id);
+    if let Some(slot) = own.clone()
+        && let Ok(made) = spawn_blocking(move || slot.hashes_made()).await
+        && add(&made)
+    {
+        return hashes;
+    }
     for &source in others.take(HASHES_SOURCES_MAX) {
         let asking = async {
             let mut stream = timeout(HASHES_DIAL_DEADLINE, node.dial(source)).await??;
@@ -422,14 +428,12 @@ pub async fn hashes(node: &Arc<Node>, content: &Content, sources: &[Source]) -> 
         };
         // Who cannot say is not the only one.
         let told = timeout_at(deadline, asking).await;
-        are_known = told.is_ok_and(|told| told.is_ok_and(|told| add(&told)));
-        if are_known {
-            break;
+        if told.is_ok_and(|told| told.is_ok_and(|told| add(&told))) {
+            return hashes;
         }
     }
-    // What this node has to make it reads its file for.
-    if !are_known
-        && let Some(slot) = node.store.slot(id)
+    // To make them it reads its file.
+    if let Some(slot) = own
         && let Ok(Ok(own)) = spawn_blocking(move || slot.hashes()).await
     {
         add(&own);

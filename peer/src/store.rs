@@ -289,7 +289,11 @@ impl Store {
             }
         }
         // What another process removed takes room as long as it is open here.
-        self.table().drafts.retain(|_, slot| !slot.is_removed());
+        let mut removed = self.draft_slots();
+        removed.retain(|slot| slot.is_removed());
+        for slot in &removed {
+            self.table().drafts.remove(&slot.id());
+        }
     }
 
     /// Forgets a content or a draft: the folder goes, a file elsewhere stays. Blocks.
@@ -502,6 +506,15 @@ mod tests {
         slot.recheck()?;
         assert_eq!(slot.have().iter().collect::<Vec<_>>(), [0, 2]);
         assert_eq!(read(&slot, 2)?, bytes[2 * CHUNK..]);
+        // Looking once more finds nothing else, unless it has changed once more.
+        slot.recheck()?;
+        assert_eq!(slot.have().count(), 2);
+        bytes[0] ^= 1;
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::write(&path, &bytes)?;
+        assert!(read(&slot, 2).is_err() && slot.in_doubt());
+        slot.recheck()?;
+        assert_eq!(slot.have().iter().collect::<Vec<_>>(), [2]);
         Ok(())
     }
 

@@ -26,8 +26,8 @@ const PIECE_SIZE: usize = 256 << 10;
 /// Pieces between the disk and the hashes.
 const PIECES_MAX: usize = 2;
 
-/// Reads a file whole and makes its content; how the file looked meanwhile. `tell` is told of bytes done and bytes to do, `found` of the states after
-/// its chunks in order. Blocks.
+/// Reads a file whole and makes its content; how the file looked meanwhile. `tell` is told of bytes done and bytes to do,
+/// `found` of the states after its chunks in order. Blocks.
 pub(super) fn hash(
     path: &Path,
     chunk_size: Option<u32>,

@@ -89,7 +89,7 @@ impl Growing {
     /// Takes no more entries, if a content begins with those that there are in any process. Blocks.
     pub(super) fn freeze(self: Arc<Self>, content: &Content) -> io::Result<Option<Frozen>> {
         let is_begun = {
-            // Whoever has this has the file's lock, which is one for the whole process, to itself.
+            // The file's lock is one for the whole process: unless it is frozen, whoever has this has that, too.
             let mut entries = self.entries_mut();
             self.file.lock()?;
             self.is_frozen.store(true, Ordering::Relaxed);
@@ -100,8 +100,8 @@ impl Growing {
         Ok(is_begun.then_some(frozen))
     }
 
-    /// Adds entries, unless it is sealed or about to be; whether any was new. An error whose root is an [`anchorage_manifest::EntriesError`] means that
-    /// they are not the publisher's. Blocks.
+    /// Adds entries, unless it is sealed or about to be; whether any was new. An error whose root is an
+    /// [`anchorage_manifest::EntriesError`] means that they are not the publisher's. Blocks.
     pub(super) fn extend(&self, first: u32, hashes: &[Hash], signature: Signature) -> Result<bool> {
         let mut entries = self.entries_mut();
         if self.is_frozen.load(Ordering::Relaxed) {

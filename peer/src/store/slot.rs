@@ -67,6 +67,8 @@ struct State {
     file: Arc<File>,
     have: Bitmap,
     in_doubt: bool,
+    /// How often it has been put in doubt.
+    doubts: u64,
     /// Chunks that are there and that watchers have not been told of.
     untold: Vec<u32>,
     /// Shared with whoever is telling them something at the moment.
@@ -139,6 +141,7 @@ impl Slot {
             file: Arc::new(file),
             have: Bitmap::empty(geometry.chunks()),
             in_doubt,
+            doubts: 0,
             untold: Vec::new(),
             watchers: Arc::default(),
         };
@@ -411,6 +414,7 @@ impl Slot {
         {
             let mut state = self.state();
             state.in_doubt = true;
+            state.doubts += 1;
             // Where that cannot be kept, what is marked from now on is good all the same.
             drop(File::create(doubt_path(&state.folder)));
         }
@@ -422,9 +426,15 @@ impl Slot {
         if !self.in_doubt() {
             return Ok(());
         }
-        let file = self.state().file.clone();
+        let (file, doubts, stamp) = {
+            let state = self.state();
+            (state.file.clone(), state.doubts, state.place.stamp)
+        };
         // Who writes to a complete file from now on is noticed.
         self.change_place(|place| place.doubted(&file))?;
+        if self.place().stamp != stamp {
+            self.clear();
+        }
         let mut buffer = Buffer::new(self.geometry().chunk_size() as usize);
         for index in 0..self.geometry().chunks() {
             let Some(link) = self.link(index) else {
@@ -443,16 +453,24 @@ impl Slot {
                 self.learn(&[index]);
             }
         }
-        self.doubt_no_more();
+        // Who puts it in doubt meanwhile looks again.
+        if self.state().doubts == doubts {
+            self.doubt_no_more();
+        }
         Ok(())
+    }
+
+    /// The SHA-256 of chunks alone, 32 bytes each, as far as they have been made; zeros elsewhere. Blocks.
+    pub fn hashes_made(&self) -> Vec<u8> {
+        let mut hashes = fs::read(self.hashes_path()).unwrap_or_default();
+        hashes.resize(32 * self.geometry().chunks() as usize, 0);
+        hashes
     }
 
     /// The SHA-256 of every chunk alone, 32 bytes each; zeros for what is not there. What has not been made yet is made now,
     /// of chunks that are still good. Blocks for as long as that takes.
     pub fn hashes(&self) -> Result<Vec<u8>> {
-        let chunks = self.geometry().chunks();
-        let mut hashes = fs::read(self.hashes_path()).unwrap_or_default();
-        hashes.resize(32 * chunks as usize, 0);
+        let mut hashes = self.hashes_made();
         let (known, _) = hashes.as_chunks_mut::<32>();
         let mut buffer = Buffer::new(self.geometry().chunk_size() as usize);
         let have = self.have();
@@ -542,10 +560,13 @@ impl Slot {
         })
     }
 
-    /// Whether all is there and was not flushed yet.
+    /// Whether all is there, the list too, and was not flushed yet.
     pub fn is_unsettled(&self) -> bool {
-        let state = self.state();
-        state.have.is_full() && !state.place.settled
+        let is_due = {
+            let state = self.state();
+            state.have.is_full() && !state.place.settled
+        };
+        is_due && self.content().is_some()
     }
 
     /// Flushes the file to the disk if all of it is there, and what is known of it, so that even a power cut does not put it

@@ -139,7 +139,7 @@ impl Depot {
     async fn hear(&mut self, reply: ToTransfer) -> io::Result<()> {
         match reply {
             ToTransfer::Listening => {
-                // What another process has stored meanwhile, nobody has told.
+                // What another process has stored meanwhile, nobody has told this one.
                 let store = self.store.clone();
                 drop(spawn_blocking(move || {
                     for slot in store.slots() {
