@@ -23,9 +23,11 @@ mod cached;
 #[cfg(test)]
 mod draft_tests;
 mod growing;
+mod marks;
 mod place;
 mod slot;
 
+use marks::Marks;
 pub use place::{Place, Stamp};
 pub use slot::{Slot, Watcher};
 
@@ -349,7 +351,7 @@ impl Store {
 /// Whether a folder has marks that cannot be trusted any more: a power cut has spoiled what else is there.
 fn is_spoiled(folder: &Path) -> bool {
     let is_good = |place: Place| !place.is_unflushed();
-    folder.join("marks").exists() && !Place::load(folder).is_ok_and(is_good)
+    Marks::exist(folder) && !Place::load(folder).is_ok_and(is_good)
 }
 
 /// The ids that name folders in a directory.
@@ -718,28 +720,6 @@ mod tests {
             assert!(!made.in_doubt());
             fill(&made)?;
         }
-        Ok(())
-    }
-
-    #[test]
-    fn a_draft_that_another_process_removed_is_open_no_more() -> Result<()> {
-        let directory = tempfile::tempdir()?;
-        let identity = crate::identity::Identity::from_seed([3; 32]);
-        let draft = Draft {
-            name: "draft".parse()?,
-            publisher: identity.id(),
-            geometry: sample(2).1.geometry(),
-            nonce: [0; 32],
-        };
-        let open = || Store::open(directory.path());
-        let one = open()?;
-        one.draft(&draft, &Place::inside())?;
-        let (other, idle) = (open()?, Duration::from_secs(3_600));
-        other.sweep(idle);
-        assert!(other.slot(draft.id()).is_some());
-        one.remove(draft.id())?;
-        other.sweep(idle);
-        assert!(other.slot(draft.id()).is_none());
         Ok(())
     }
 

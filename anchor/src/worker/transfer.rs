@@ -151,8 +151,7 @@ async fn recheck(store: Arc<Store>, deposits: mpsc::Sender<Deposit>) {
             // Of what cannot be marked or flushed the next start makes something.
             is_over = timeout(TELL_EVERY, &mut looking).await.is_ok();
             // Another process may have sealed a draft meanwhile.
-            let sealed = slot.content().filter(|_| slot.is_draft());
-            for content in sealed.map(|list| list.id()).into_iter().chain([slot.id()]) {
+            for content in slot.became().into_iter().chain([slot.id()]) {
                 let index = None;
                 drop(deposits.send(Deposit::Stored { content, index }).await);
             }

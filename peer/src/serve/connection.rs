@@ -384,15 +384,15 @@ impl Connection {
             server.buffers.give_back(bytes);
             drop(permits);
             // Another process may have sealed the draft, and told what there was before this chunk.
-            let sealed = slot.content().filter(|_| slot.is_draft());
-            stored.map(|is_good| (is_good, sealed.map(|list| list.id())))
+            let became = slot.became();
+            stored.map(|is_good| (is_good, became))
         });
         let (server, outbox) = (self.server.clone(), self.outbox.clone());
         // The next chunk is read while this one is hashed and written.
         tokio::spawn(async move {
             let answer = match store.await {
-                Ok(Ok((true, sealed))) => {
-                    for content in sealed.into_iter().chain([content]) {
+                Ok(Ok((true, became))) => {
+                    for content in became.into_iter().chain([content]) {
                         server.deposited(content, Some(index)).await;
                     }
                     Answer::Stored {

@@ -118,6 +118,21 @@ fn a_draft_that_is_sealed_takes_no_more_from_its_publisher() -> Result<()> {
 }
 
 #[test]
+fn a_draft_that_another_process_removed_is_open_no_more() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let draft = draft(&sample(2).1, 1);
+    let one = Store::open(directory.path())?;
+    one.draft(&draft, &Place::inside())?;
+    let (other, idle) = (Store::open(directory.path())?, Duration::from_secs(3_600));
+    other.sweep(idle);
+    assert!(other.slot(draft.id()).is_some());
+    one.remove(draft.id())?;
+    other.sweep(idle);
+    assert!(other.slot(draft.id()).is_none());
+    Ok(())
+}
+
+#[test]
 fn a_draft_that_a_content_does_not_begin_with_is_not_adopted() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let (bytes, content) = sample(5);

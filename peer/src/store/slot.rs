@@ -7,6 +7,7 @@
 use super::{
     cached,
     growing::{Frozen, Growing},
+    marks::{self, Marks},
     place::{Place, Stamp},
 };
 use crate::{
@@ -45,7 +46,7 @@ pub struct Slot {
 /// What a draft's slot and its content's share.
 struct Core {
     geometry: Geometry,
-    marks: File,
+    marks: Marks,
     lost: broadcast::Sender<ContentId>,
     list: RwLock<List>,
     state: Mutex<State>,
@@ -121,15 +122,8 @@ impl Slot {
         let mut place = Place::load(folder)?;
         let is_cut = is_cut(&place, folder, geometry.size());
         let file = open_file(&place, folder, geometry.size())?;
-        let marks = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(folder.join("marks"))
-            .context("cannot open the marks")?;
-        size(&marks, marks_size(geometry)).context("cannot size the marks")?;
-        if is_cut || place.in_doubt(&file, &marks) {
+        let marks = Marks::open(folder, geometry.chunks())?;
+        if is_cut || place.in_doubt(&file, marks.file()) {
             place = doubt(folder, &file, &marks, is_cut)
                 .with_context(|| format!("cannot put {} in doubt", folder.display()))?;
         }
@@ -182,6 +176,12 @@ impl Slot {
         self.growing.is_some()
     }
 
+    /// The content that this draft has become.
+    pub fn became(&self) -> Option<ContentId> {
+        let content = self.content().filter(|_| self.is_draft());
+        content.map(|content| content.id())
+    }
+
     /// The draft whose slot this is, if it is not sealed.
     pub fn draft(&self) -> Option<Draft> {
         self.draft_list().map(|growing| growing.draft().clone())
@@ -212,10 +212,7 @@ impl Slot {
         let first = growing.entries().count();
         growing.grow(entries, sign)?;
         self.tell_grown();
-        self.core
-            .marks
-            .write_all_at(&vec![1; entries.len()], first.into())
-            .context("cannot write the marks")?;
+        self.core.marks.set_many(first, entries.len())?;
         let new: Vec<u32> = (first..growing.entries().count()).collect();
         self.learn(&new);
         Ok(())
@@ -249,14 +246,14 @@ impl Slot {
 
     /// Whether the folder is the slot's own, under whatever name.
     pub(super) fn is_in(&self, folder: &Path) -> bool {
-        let ours = self.core.marks.metadata();
+        let ours = self.core.marks.file().metadata();
         let theirs = fs::metadata(folder.join("marks"));
         matches!((ours, theirs), (Ok(one), Ok(two)) if (one.dev(), one.ino()) == (two.dev(), two.ino()))
     }
 
     /// Whether another process has removed its folder.
     pub(super) fn is_removed(&self) -> bool {
-        let marks = self.core.marks.metadata();
+        let marks = self.core.marks.file().metadata();
         marks.is_ok_and(|marks| marks.nlink() == 0)
     }
 
@@ -386,11 +383,10 @@ impl Slot {
             .context("chunk past the end")?;
         let file = self.state().file.clone();
         let marks = &self.core.marks;
-        // Whenever the process ends, the marks were written to no earlier than the file was by it.
         marks
-            .write_all_at(&[0], self.geometry().chunks().into())
+            .begin()
             .and_then(|()| file.write_all_at(bytes, extent.offset))
-            .and_then(|()| marks.write_all_at(&[1], index.into()))
+            .and_then(|()| marks.set(index))
             .with_context(|| format!("cannot write chunk {index} of {}", self.path().display()))?;
         self.note(&[index]);
         Ok(())
@@ -398,11 +394,9 @@ impl Slot {
 
     /// Marks every chunk: the file was read whole just now, and it matched. Blocks.
     pub fn mark_all(&self) -> Result<()> {
-        let all = vec![1; self.geometry().chunks() as usize];
         self.core
             .marks
-            .write_all_at(&all, 0)
-            .context("cannot write the marks")?;
+            .set_many(0, self.geometry().chunks() as usize)?;
         self.doubt_no_more();
         let new: Vec<u32> = self.state().have.missing().collect();
         self.learn(&new);
@@ -446,10 +440,8 @@ impl Slot {
                 && file.read_exact_at(bytes, link.extent.offset).is_ok()
                 && check(&link, bytes)
             {
-                self.core
-                    .marks
-                    .write_all_at(&[1], index.into())
-                    .context("cannot write the marks")?;
+                let marked = self.core.marks.set(index);
+                marked.context("cannot write the marks")?;
                 self.learn(&[index]);
             }
         }
@@ -522,7 +514,7 @@ impl Slot {
         let mut state = self.state();
         state.have = Bitmap::empty(self.geometry().chunks());
         state.untold.clear();
-        drop(clear(&self.core.marks));
+        drop(self.core.marks.clear());
     }
 
     fn doubt_no_more(&self) {
@@ -583,6 +575,7 @@ impl Slot {
         file.sync_data().context("cannot flush the file")?;
         self.core
             .marks
+            .file()
             .sync_data()
             .and_then(|()| known("list"))
             .context("cannot flush the marks")?;
@@ -611,12 +604,9 @@ impl Slot {
     }
 
     fn reload_marks(&self) {
-        let mut marks = vec![0; self.geometry().chunks() as usize];
-        if self.core.marks.read_exact_at(&mut marks, 0).is_ok() {
-            let marked = (0..).zip(marks).filter(|&(_, mark)| mark == 1);
-            let chunks = marked.map(|(index, _)| index);
-            let known: Vec<u32> = chunks.filter(|&index| self.link(index).is_some()).collect();
-            self.learn(&known);
+        if let Ok(mut marked) = self.core.marks.read() {
+            marked.retain(|&index| self.link(index).is_some());
+            self.learn(&marked);
         }
     }
 
@@ -757,24 +747,24 @@ fn open_file(place: &Place, folder: &Path, size: u64) -> Result<File> {
         .truncate(false)
         .open(&path)
         .with_context(operand)?;
-    self::size(&file, size)
+    marks::size(&file, size)
         .with_context(|| format!("cannot make {} as long as it will be", path.display()))?;
     Ok(file)
 }
 
 /// Takes the marks of a slot away, for its file may not be what they say. Of the processes that share it, the first that
 /// opens it does that, before anything is stored again.
-fn doubt(folder: &Path, file: &File, marks: &File, is_cut: bool) -> Result<Place> {
-    marks.lock()?;
+fn doubt(folder: &Path, file: &File, marks: &Marks, is_cut: bool) -> Result<Place> {
+    marks.file().lock()?;
     let mut place = Place::load(folder)?;
-    if is_cut || place.in_doubt(file, marks) {
+    if is_cut || place.in_doubt(file, marks.file()) {
         // Whoever dies in between leaves it in doubt.
         File::create(doubt_path(folder))?;
-        clear(marks)?;
+        marks.clear()?;
         place = place.doubted(file)?;
         place.save(folder)?;
     }
-    marks.unlock()?;
+    marks.file().unlock()?;
     Ok(place)
 }
 
@@ -782,31 +772,11 @@ fn doubt(folder: &Path, file: &File, marks: &File, is_cut: bool) -> Result<Place
 fn is_cut(place: &Place, folder: &Path, size: u64) -> bool {
     let is_whole = |metadata: fs::Metadata| metadata.len() >= size;
     place.stamp.is_none()
-        && folder.join("marks").exists()
+        && Marks::exist(folder)
         && !fs::metadata(file_path(place, folder)).is_ok_and(is_whole)
 }
 
 /// The file that is there while marks that were taken away have not all been looked for.
 fn doubt_path(folder: &Path) -> PathBuf {
     folder.join("doubt")
-}
-
-/// Takes every mark away.
-fn clear(marks: &File) -> io::Result<()> {
-    let size = marks.metadata()?.len();
-    marks.set_len(0)?;
-    marks.set_len(size)
-}
-
-/// Bytes of the marks: one a chunk, and one that is written before each chunk.
-fn marks_size(geometry: Geometry) -> u64 {
-    u64::from(geometry.chunks()) + 1
-}
-
-/// Makes a file so long; one that is so already is not touched, so that it can be told when it was written.
-fn size(file: &File, size: u64) -> io::Result<()> {
-    if file.metadata()?.len() == size {
-        return Ok(());
-    }
-    file.set_len(size)
 }
