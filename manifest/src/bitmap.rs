@@ -198,6 +198,16 @@ impl Bitmap {
             .map(|base| base + word.trailing_zeros())
     }
 
+    /// The last chunk in the set.
+    pub fn last(&self) -> Option<u32> {
+        let (at, word) = self
+            .words
+            .iter()
+            .enumerate()
+            .rfind(|&(_, &word)| word != 0)?;
+        u32::try_from(at * 64).ok().map(|base| base + word.ilog2())
+    }
+
     /// The chunks in the set as ranges that do not touch, in order.
     pub fn runs(&self) -> impl Iterator<Item = Range<u32>> + '_ {
         let mut end = 0;
@@ -514,6 +524,7 @@ mod tests {
             prop_assert_eq!(subject.missing().collect::<Vec<_>>(), missing);
             for start in [0, 1, 63, 64, 200, 299, 300, 1000] {
                 prop_assert_eq!(subject.next_from(start), model.range(start..).next().copied());
+                prop_assert_eq!(subject.last(), model.last().copied());
             }
         }
 

@@ -231,7 +231,13 @@ impl Scheduler {
         let held_until = self.exhausted + self.hold();
         let is_held = held_until > self.ticked;
         let quiet_at = is_held.then_some(self.heard + QUIET);
-        let others = [is_held.then_some(held_until), quiet_at, self.stalls_at];
+        let again_at = Some(self.exhausted + HOLD.0);
+        let others = [
+            is_held.then_some(held_until),
+            again_at,
+            quiet_at,
+            self.stalls_at,
+        ];
         let others = others.into_iter().flatten().filter(|&at| at > self.ticked);
         others.chain([self.ticked + TICK]).min()
     }
@@ -315,6 +321,8 @@ impl Scheduler {
             return Touched::Nobody;
         }
         source.owed_any -= 1;
+        source.exhausted = None;
+        source.is_asked_again = false;
         source.owe(now, index, size_of(self.geometry, index));
         self.chosen += 1;
         self.wanted.remove(index);
@@ -494,7 +502,9 @@ impl Scheduler {
         let chunk_size = self.geometry.chunk_size();
         let others_fetch = self.partial > 0;
         let is_wise = others_fetch || self.chosen < CHOSEN_AT_FIRST;
-        if source.chooses() && is_wise && source.may_choose(chunk_size) && self.may_ask_any(now) {
+        let chooses =
+            source.chooses() && is_wise || others_fetch && self.may_have_more(now, source);
+        if chooses && source.may_choose(chunk_size) && self.may_ask_any(now) {
             self.ask_any(now, id);
             return Some(Action::Any(id));
         }
@@ -548,6 +558,16 @@ impl Scheduler {
             && !self.origins.iter().any(|&id| self.has_stopped(now, id))
     }
 
+    /// Whether an exhausted source may have something to give out by now: there are chunks that origins alone have, and not on
+    /// their way from one of them. Were each getter to ask for these by itself, all would ask for the same.
+    fn may_have_more(&self, now: Time, source: &Source) -> bool {
+        let is_over = source
+            .exhausted
+            .is_some_and(|since| now >= since + HOLD.0 || self.is_quiet(now));
+        let are_elsewhere = self.wanted.offered() >= self.wanted.count() as usize;
+        is_over && !source.is_asked_again && !are_elsewhere
+    }
+
     /// Whether an origin has probably stopped to choose.
     fn has_stopped(&self, now: Time, origin: SourceId) -> bool {
         let source = &self.sources[&origin];
@@ -576,6 +596,7 @@ impl Scheduler {
             if !source.is_busy() {
                 source.heard = now;
             }
+            source.is_asked_again = source.exhausted.is_some();
             source.owed_any += 1;
         }
     }
@@ -598,6 +619,7 @@ impl Scheduler {
             return self.wanted.first();
         }
         let copies_max = match source.exhausted {
+            Some(_) if others_fetch && !source.is_asked_again => return None,
             Some(since) if self.is_held(now, since) => return None,
             _ if source.is_origin => self.origins.len(),
             _ => usize::MAX,

@@ -61,6 +61,9 @@ struct Arguments {
     /// Processors that all nodes share, with --chunk-cpu
     #[arg(long, default_value_t = 2)]
     processors: u16,
+    /// Percent of everything that the getters have when what happens "at half" happens
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=100))]
+    half: u16,
     /// Seeds of each swarm, from 1 on; the median is shown
     #[arg(long, default_value_t = 3)]
     runs: u32,
@@ -88,6 +91,7 @@ impl Arguments {
         scenario.setup = self.setup * 1_000_000;
         scenario.chunk_cpu = self.chunk_cpu * 1_000;
         scenario.processors = self.processors.into();
+        scenario.half = self.half;
         Ok(scenario)
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct Scenario {
     pub(crate) processors: usize,
     /// Nanoseconds of a processor that a chunk costs from the disk of its source to that of its getter.
     pub(crate) chunk_cpu: u64,
+    /// Percent of everything that the getters have when they are said to be at half.
+    pub(crate) half: u16,
     /// Nanoseconds within which the getters start.
     pub(crate) spread: u64,
     /// Of everything random.
@@ -145,6 +147,7 @@ impl Scenario {
             setup: 0,
             processors: 2,
             chunk_cpu: 0,
+            half: 50,
             spread: START_SPREAD,
             seed,
         }

@@ -147,7 +147,7 @@ impl World {
                 world.at(start + world.setup, What::Start(number));
             }
         }
-        world.until_half /= 2;
+        world.until_half = world.until_half * u64::from(scenario.half) / 100;
         world
     }
 
@@ -182,7 +182,6 @@ impl World {
                 }
             }
             What::Exhausted(link) => {
-                self.connections[link].chooses = false;
                 self.tell(link, Event::Exhausted(link as u64));
             }
             What::Missing(link, index) => self.tell(link, Event::Missing(link as u64, index)),

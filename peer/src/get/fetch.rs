@@ -221,12 +221,7 @@ impl Fetch {
             }
             Report::Have(chunks) => self.handle(Event::Have(id, chunks)),
             Report::Begun(index) => self.handle(Event::Chosen(id, index)),
-            Report::Exhausted => {
-                if let Some(link) = self.links.get_mut(&id) {
-                    link.chooses = false;
-                }
-                self.handle(Event::Exhausted(id));
-            }
+            Report::Exhausted => self.handle(Event::Exhausted(id)),
             Report::Received(bytes) => {
                 self.meter.count(bytes);
                 self.handle(Event::Received(id, bytes));

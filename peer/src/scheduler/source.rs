@@ -42,6 +42,8 @@ pub(super) struct Source {
     pub(super) is_origin: bool,
     /// Since when it has nothing that nobody has.
     pub(super) exhausted: Option<Time>,
+    /// Whether it was asked once more to choose since then.
+    pub(super) is_asked_again: bool,
     /// Bytes that it has earned to owe.
     pub(super) window: u64,
     /// Bytes a second, smoothed; none until something came.
@@ -75,6 +77,7 @@ impl Source {
             owed_any: 0,
             is_origin: have.is_full(),
             exhausted: None,
+            is_asked_again: false,
             window: AHEAD_SIZE_NEW,
             rate: None,
             bytes_since_tick: 0,

@@ -168,10 +168,39 @@ fn a_full_source_chooses_while_others_fetch_and_is_asked_by_index_when_exhausted
     subject.handle(ms(2), Event::Exhausted(1), &mut out);
     assert_eq!(out, [], "what it gave out last will be announced");
     subject.handle(ms(502), Event::Tick, &mut out);
+    assert_eq!(out, [Action::Any(1)], "it may have more to give out by now");
+    out.clear();
+    subject.handle(ms(503), Event::Exhausted(1), &mut out);
     assert!(
         matches!(out[..], [Action::Get(1, _), Action::Get(1, _)]),
         "{out:?}"
     );
+}
+
+#[test]
+fn an_exhausted_source_that_has_more_to_give_out_after_all_chooses_as_before() {
+    let mut subject = scheduler(100);
+    let mut out = Vec::new();
+    let partial = Bitmap::empty(100);
+    subject.handle(ms(0), Event::Bitmap(2, partial), &mut out);
+    join(&mut subject, ms(0), 1, &Bitmap::full(100), &mut out);
+    subject.handle(ms(1), Event::Exhausted(1), &mut out);
+    out.clear();
+    subject.handle(ms(502), Event::Tick, &mut out);
+    assert_eq!(out, [Action::Any(1)]);
+    out.clear();
+    subject.handle(ms(503), Event::Chosen(1, 40), &mut out);
+    subject.handle(ms(503), Event::Received(1, 1), &mut out);
+    assert_eq!(out, [Action::Any(1), Action::Any(1)]);
+    out.clear();
+    // As far as is known, others are about to have all that it does not choose any more.
+    subject.handle(ms(504), Event::Exhausted(1), &mut out);
+    subject.handle(ms(504), Event::Exhausted(1), &mut out);
+    let others: Vec<u32> = (0..100).filter(|&index| index != 40).collect();
+    subject.handle(ms(505), Event::Have(2, others), &mut out);
+    let asks_first = |action: &Action| matches!(action, Action::Any(1) | Action::Get(1, _));
+    subject.handle(ms(1_005), Event::Tick, &mut out);
+    assert!(!out.iter().any(asks_first), "others have the rest: {out:?}");
 }
 
 #[test]
@@ -379,6 +408,8 @@ fn an_origin_that_is_busy_with_others_has_not_stopped_while_something_comes() {
     }
     assert!(subject.missing_count() < 120, "the other one delivers");
     deliver(&mut subject, &[3], &mut asked, 1_900..2_500, 20);
+    assert!(asked.contains(&Action::Any(1)), "it may have more by now");
+    subject.handle(ms(2_500), Event::Exhausted(1), &mut asked);
     assert!(asks_first(&asked));
 }
 

@@ -4,7 +4,9 @@
 //! the askers trade the rest among themselves; super-seeding (BEP 16) has the same aim. A chunk is
 //! fresh if the source has it and no asker that is connected now has it, as far as they told, or is being sent it.
 //!
-//! Fresh chunks go out in the order of the file, as it is read and written best. What has been
+//! Fresh chunks go out in the order of the file, as it is read and written best, those of the source's share first. What is
+//! fresh of the other shares then is for other sources, of which one may be slow or gone: it goes out from the end of
+//! the file, as long as it is much, and the rest of it a while later, when what others have sent has come. What has been
 //! on its way to an asker for much longer than is usual is given out again when nothing is fresh any more, and who takes so
 //! long is given nothing more: that asker's line is slow, or cut, and the chunk in nobody's hands.
 
@@ -25,6 +27,10 @@ const LAG_NEW: Duration = Duration::from_millis(100);
 /// What takes so many times as long as is usual, and so long at least, takes too long.
 const TOO_LONG: (u32, Duration) = (6, Duration::from_millis(400));
 
+/// So many fresh chunks of other shares for each asker may be on their way from other sources, when this one is done with
+/// its own share, and for so long.
+const OTHERS_COMING_MAX: (usize, Duration) = (16, Duration::from_millis(200));
+
 /// A connection.
 pub type AskerId = u64;
 
@@ -37,7 +43,11 @@ pub struct Audience {
     share: Share,
     /// What is fresh of the source's share.
     fresh: Bitmap,
-    /// Chunks of the source when `fresh` was last made.
+    /// What is fresh of the other shares.
+    others: Bitmap,
+    /// Since when the source is done with its share.
+    done: Option<Time>,
+    /// Chunks of the source when these two were last made.
     known: u32,
     /// Time from choosing a chunk to word that it has come, smoothed over all askers.
     lag: Duration,
@@ -70,6 +80,8 @@ impl Audience {
             out: vec![0; chunks as usize],
             share,
             fresh: Bitmap::empty(chunks),
+            others: Bitmap::empty(chunks),
+            done: None,
             known: 0,
             lag: LAG_NEW,
         }
@@ -105,6 +117,7 @@ impl Audience {
         if theirs.have.insert(index) {
             self.out[index as usize] += 1;
             self.fresh.remove(index);
+            self.others.remove(index);
         }
     }
 
@@ -115,12 +128,13 @@ impl Audience {
         now: Time,
         asker: AskerId,
         have: &Bitmap,
-        claim: impl FnMut(u32) -> bool,
+        mut claim: impl FnMut(u32) -> bool,
     ) -> Option<u32> {
         if self.is_too_long(self.askers.get(&asker)?.lag) {
             return None;
         }
-        let fresh = self.next_fresh(have, claim);
+        let fresh = self.next_fresh(have, &mut claim);
+        let fresh = fresh.or_else(|| self.next_of_others(now, claim));
         let Some(index) = fresh.or_else(|| self.overdue(now, asker, have)) else {
             // Who is given nothing more tells nothing more.
             self.askers.get_mut(&asker)?.coming.clear();
@@ -138,10 +152,16 @@ impl Audience {
         if self.known != have.count() {
             self.known = have.count();
             self.fresh = Bitmap::empty(have.len());
-            let share = self.share.chunks(have.len());
-            share
-                .filter(|&index| have.contains(index) && self.out[index as usize] == 0)
-                .for_each(|index| _ = self.fresh.insert(index));
+            self.others = Bitmap::empty(have.len());
+            for index in have.iter().filter(|&index| self.out[index as usize] == 0) {
+                let is_own = self.share.contains(index);
+                let part = if is_own {
+                    &mut self.fresh
+                } else {
+                    &mut self.others
+                };
+                part.insert(index);
+            }
         }
         loop {
             let index = self.fresh.next_from(0)?;
@@ -149,6 +169,22 @@ impl Audience {
                 return Some(index);
             }
             self.fresh.remove(index);
+        }
+    }
+
+    /// The last fresh chunk of the other shares that can be claimed, unless it may be on its way from another source.
+    fn next_of_others(&mut self, now: Time, mut claim: impl FnMut(u32) -> bool) -> Option<u32> {
+        let (each, lag) = OTHERS_COMING_MAX;
+        let done = *self.done.get_or_insert(now);
+        if self.others.count() as usize <= each * self.askers.len() && now < done + lag {
+            return None;
+        }
+        loop {
+            let index = self.others.last()?;
+            self.others.remove(index);
+            if claim(index) {
+                return Some(index);
+            }
         }
     }
 
@@ -249,6 +285,26 @@ mod tests {
             "the others are for another source to give out"
         );
         assert_eq!(take(&mut subject, 0, &have), None);
+    }
+
+    #[test]
+    fn what_no_other_source_gives_out_goes_out_from_the_end() {
+        let have = Bitmap::full(100);
+        let at = |ms: u64| Time(1_000 * ms);
+        let mut subject = Audience::new(100, Share::part(0, 2));
+        (0..2).for_each(|asker| subject.join(at(0), asker, &Bitmap::empty(100)));
+        let take = |subject: &mut Audience, ms| subject.take(at(ms), 0, &have, |_| true);
+        for index in (0..100).step_by(2) {
+            assert_eq!(take(&mut subject, 0), Some(index));
+        }
+        // Of fifty, thirty-two may be on their way from the other source to two askers.
+        for index in (65..100).rev().step_by(2) {
+            assert_eq!(take(&mut subject, 0), Some(index));
+        }
+        assert_eq!(take(&mut subject, 199), None);
+        subject.has(at(199), 1, 63);
+        let rest = (0..99).map_while(|_| take(&mut subject, 200));
+        assert!(rest.eq((1..62).rev().step_by(2)), "but for what has come");
     }
 
     #[test]

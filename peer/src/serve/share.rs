@@ -2,14 +2,14 @@
 //!
 //! Servers that do not know of each other's gifts would each give out everything once. Each gives out a part
 //! of its own, so that together they give out everything once. The parts are interleaved: whoever gets a part
-//! from each gets the file more or less from its beginning to its end, and can use it as it comes.
+//! from each gets the file more or less from its beginning to its end, and can use it as it comes. What is left of the
+//! others' parts when a server is done with its own, it gives out as well: see `audience`.
 //!
 //! Servers with one store do know of each other's gifts (see `given`). They have one part together, and whoever of
 //! them is asked next gives out the next chunk: none of them lags behind.
 
 use anchorage_manifest::limits::CHUNKS_MAX;
 use serde::{Deserialize, Serialize};
-use std::{iter::StepBy, ops::Range};
 
 /// A part of every content, of equal size for every store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,9 +56,9 @@ impl Share {
         self.sibling
     }
 
-    /// The chunks of the share, of so many in all.
-    pub fn chunks(self, chunks: u32) -> StepBy<Range<u32>> {
-        (self.index..chunks).step_by(self.of as usize)
+    /// Whether a chunk is of the share.
+    pub fn contains(self, index: u32) -> bool {
+        index % self.of == self.index
     }
 }
 
@@ -66,18 +66,22 @@ impl Share {
 mod tests {
     use super::*;
 
+    fn chunks_of(share: Share, chunks: u32) -> impl Iterator<Item = u32> {
+        (0..chunks).filter(move |&index| share.contains(index))
+    }
+
     #[test]
     fn parts_tile_the_whole() {
         for chunks in [0, 1, 7, 512] {
             let mut all: Vec<u32> = (0..3)
-                .flat_map(|anchor| Share::part(anchor, 3).chunks(chunks))
+                .flat_map(|anchor| chunks_of(Share::part(anchor, 3), chunks))
                 .collect();
             all.sort_unstable();
             assert!(all.into_iter().eq(0..chunks));
         }
         let one = Share::part(1, 2).of_sibling(2, 3);
         assert_eq!(one.sibling(), Some(2));
-        assert!(one.chunks(9).eq([1, 3, 5, 7]));
+        assert!(chunks_of(one, 9).eq([1, 3, 5, 7]));
         assert_eq!(Share::whole().of_sibling(0, 1), Share::whole());
         assert_eq!(Share::part(3, 2), Share::whole());
     }
