@@ -6,7 +6,7 @@
 //!
 //! Fresh chunks go out in the order of the file, as it is read and written best, those of the source's share first. What is
 //! fresh of the other shares then is for other sources, of which one may be slow or gone: it goes out from the end of
-//! the file, as long as it is much, and the rest of it a while later, when what others have sent has come. What has been
+//! the file, as long as it is much, and the rest of it once nothing more of it has come to anybody for a while. What has been
 //! on its way to an asker for much longer than is usual is given out again when nothing is fresh any more, and who takes so
 //! long is given nothing more: that asker's line is slow, or cut, and the chunk in nobody's hands.
 
@@ -27,8 +27,8 @@ const LAG_NEW: Duration = Duration::from_millis(100);
 /// What takes so many times as long as is usual, and so long at least, takes too long.
 const TOO_LONG: (u32, Duration) = (6, Duration::from_millis(400));
 
-/// So many fresh chunks of other shares for each asker may be on their way from other sources, when this one is done with
-/// its own share, and for so long.
+/// So many fresh chunks of other shares for each asker may be on their way from other sources, unless none has come to
+/// anybody for so long.
 const OTHERS_COMING_MAX: (usize, Duration) = (16, Duration::from_millis(200));
 
 /// A connection.
@@ -45,8 +45,8 @@ pub struct Audience {
     fresh: Bitmap,
     /// What is fresh of the other shares.
     others: Bitmap,
-    /// Since when the source is done with its share.
-    done: Option<Time>,
+    /// When one of these last came to somebody, or this source was done with its share.
+    others_came: Option<Time>,
     /// Chunks of the source when these two were last made.
     known: u32,
     /// Time from choosing a chunk to word that it has come, smoothed over all askers.
@@ -81,7 +81,7 @@ impl Audience {
             share,
             fresh: Bitmap::empty(chunks),
             others: Bitmap::empty(chunks),
-            done: None,
+            others_came: None,
             known: 0,
             lag: LAG_NEW,
         }
@@ -117,7 +117,9 @@ impl Audience {
         if theirs.have.insert(index) {
             self.out[index as usize] += 1;
             self.fresh.remove(index);
-            self.others.remove(index);
+            if self.others.remove(index) {
+                self.others_came = Some(now);
+            }
         }
     }
 
@@ -175,8 +177,8 @@ impl Audience {
     /// The last fresh chunk of the other shares that can be claimed, unless it may be on its way from another source.
     fn next_of_others(&mut self, now: Time, mut claim: impl FnMut(u32) -> bool) -> Option<u32> {
         let (each, lag) = OTHERS_COMING_MAX;
-        let done = *self.done.get_or_insert(now);
-        if self.others.count() as usize <= each * self.askers.len() && now < done + lag {
+        let came = *self.others_came.get_or_insert(now);
+        if self.others.count() as usize <= each * self.askers.len() && now < came + lag {
             return None;
         }
         loop {
@@ -302,9 +304,10 @@ mod tests {
             assert_eq!(take(&mut subject, 0), Some(index));
         }
         assert_eq!(take(&mut subject, 199), None);
-        subject.has(at(199), 1, 63);
-        let rest = (0..99).map_while(|_| take(&mut subject, 200));
-        assert!(rest.eq((1..62).rev().step_by(2)), "but for what has come");
+        subject.has(at(150), 1, 63);
+        assert_eq!(take(&mut subject, 349), None, "one of them has come");
+        let rest = (0..99).map_while(|_| take(&mut subject, 350));
+        assert!(rest.eq((1..62).rev().step_by(2)));
     }
 
     #[test]
