@@ -6,7 +6,8 @@
 //! from slow sources by quick ones instead of being waited for.
 //!
 //! A source that has everything is asked for `Any` chunk while there are others who fetch: it gives out what nobody
-//! has, so that its line carries every chunk once. When it is exhausted it is asked like any other.
+//! has, so that its line carries every chunk once. When it is exhausted it is asked once more a while later, if there is
+//! something that origins alone have, and then like any other.
 //!
 //! Non-goals: whom to connect to (the driver's), what the others need (each looks after itself).
 //!

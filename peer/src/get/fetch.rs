@@ -68,7 +68,7 @@ pub(super) struct Fetch {
 struct Link {
     source: Source,
     is_anchor: bool,
-    /// Whether the source chooses chunks for this node, and so wants to know what it has.
+    /// Whether the source has been asked to choose chunks for this node, and so wants to know what it has.
     chooses: bool,
     /// Chunks that it was asked to choose before it was known what there is to ask for.
     any_ahead: u32,

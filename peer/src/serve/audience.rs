@@ -150,7 +150,7 @@ impl Audience {
     }
 
     /// The first fresh chunk of the source's share that can be claimed.
-    fn next_fresh(&mut self, have: &Bitmap, mut claim: impl FnMut(u32) -> bool) -> Option<u32> {
+    fn next_fresh(&mut self, have: &Bitmap, claim: impl FnMut(u32) -> bool) -> Option<u32> {
         if self.known != have.count() {
             self.known = have.count();
             self.fresh = Bitmap::empty(have.len());
@@ -165,29 +165,17 @@ impl Audience {
                 part.insert(index);
             }
         }
-        loop {
-            let index = self.fresh.next_from(0)?;
-            if claim(index) {
-                return Some(index);
-            }
-            self.fresh.remove(index);
-        }
+        take_claimed(&mut self.fresh, |fresh| fresh.next_from(0), claim)
     }
 
     /// The last fresh chunk of the other shares that can be claimed, unless it may be on its way from another source.
-    fn next_of_others(&mut self, now: Time, mut claim: impl FnMut(u32) -> bool) -> Option<u32> {
+    fn next_of_others(&mut self, now: Time, claim: impl FnMut(u32) -> bool) -> Option<u32> {
         let (each, lag) = OTHERS_COMING_MAX;
         let came = *self.others_came.get_or_insert(now);
         if self.others.count() as usize <= each * self.askers.len() && now < came + lag {
             return None;
         }
-        loop {
-            let index = self.others.last()?;
-            self.others.remove(index);
-            if claim(index) {
-                return Some(index);
-            }
-        }
+        take_claimed(&mut self.others, Bitmap::last, claim)
     }
 
     /// A chunk that has been on its way to its only asker, another one, for too long; it is on its way to nobody then.
@@ -257,6 +245,21 @@ impl Audience {
     /// Whether nobody asks.
     pub fn is_empty(&self) -> bool {
         self.askers.is_empty()
+    }
+}
+
+/// Takes chunks out of a set, one after the other, until one of them can be claimed.
+fn take_claimed(
+    set: &mut Bitmap,
+    next: impl Fn(&Bitmap) -> Option<u32>,
+    mut claim: impl FnMut(u32) -> bool,
+) -> Option<u32> {
+    loop {
+        let index = next(set)?;
+        set.remove(index);
+        if claim(index) {
+            return Some(index);
+        }
     }
 }
 
