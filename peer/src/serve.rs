@@ -86,7 +86,7 @@ pub struct Server {
     epoch: Instant,
 }
 
-/// Who asks for a content, and what others with the same store have given out.
+/// Who asks for a content, and what need not be given out by any of the servers with the same store.
 struct Hearers {
     audience: Audience,
     given: Option<Given>,
@@ -156,8 +156,12 @@ impl Server {
 
     /// An asker has a chunk, or is being sent it.
     fn has(&self, asker: AskerId, content: ContentId, index: u32) {
-        if let Some(hearers) = self.audiences().get_mut(&content) {
-            hearers.audience.has(self.now(), asker, index);
+        if let Some(Hearers { audience, given }) = self.audiences().get_mut(&content)
+            && audience.has(self.now(), asker, index)
+            && let Some(given) = given
+        {
+            // Whoever gave it out: those with the same store are not to give it out again.
+            given.claim(index);
         }
     }
 
@@ -201,5 +205,46 @@ impl Traffic {
             self.bytes_in.load(Ordering::Relaxed),
             self.bytes_out.load(Ordering::Relaxed),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Place;
+    use anchorage_manifest::Content;
+    use anyhow::Result;
+
+    #[test]
+    fn what_one_server_hears_is_out_is_not_given_out_by_another_with_the_same_store() -> Result<()>
+    {
+        let directory = tempfile::tempdir()?;
+        let content = Content::of(&[7; 8 * 1_024], 1_024)?;
+        let open = |index| {
+            let store = Store::open(directory.path())?;
+            let share = Share::part(0, 2).of_sibling(index, 2);
+            let server = Server::new(store.clone(), None, share);
+            anyhow::Ok((store, server))
+        };
+        let (store, one) = open(0)?;
+        let slot = store.create(&content, &Place::inside())?;
+        for index in 0..8 {
+            slot.store(index, &[7; 1_024])?;
+        }
+        let (store, two) = open(1)?;
+        let same = store.slot(slot.id()).expect("it is there");
+        let (asker, other) = (one.asker(), two.asker());
+        one.join(asker, &slot, &Bitmap::empty(8));
+        two.join(other, &same, &Bitmap::empty(8));
+        assert_eq!(one.choose(asker, &slot), Some(0));
+        // From another source, of either's share.
+        for index in [1, 4, 5] {
+            one.has(asker, slot.id(), index);
+        }
+        let given = || two.choose(other, &same);
+        assert_eq!([given(), given(), given()], [Some(2), Some(6), None]);
+        std::thread::sleep(std::time::Duration::from_millis(250));
+        assert_eq!([given(), given(), given()], [Some(7), Some(3), None]);
+        Ok(())
     }
 }

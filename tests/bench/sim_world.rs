@@ -176,9 +176,9 @@ impl World {
                 if !closed {
                     let now = self.time();
                     let audience = &mut self.nodes[source].audience;
-                    chunks
-                        .iter()
-                        .for_each(|&index| audience.has(now, link as u64, index));
+                    for &index in chunks.iter() {
+                        audience.has(now, link as u64, index);
+                    }
                 }
             }
             What::Exhausted(link) => {

@@ -6,7 +6,7 @@
 //!
 //! Fresh chunks go out in the order of the file, as it is read and written best, those of the source's share first. What is
 //! fresh of the other shares then is for other sources, of which one may be slow or gone: it goes out from the end of
-//! the file, as long as it is much, and the rest of it once nothing more of it has come to anybody for a while. What has been
+//! the file, at once as long as it is much, and the rest of it, which may be on its way, a little later. What has been
 //! on its way to an asker for much longer than is usual is given out again when nothing is fresh any more, and who takes so
 //! long is given nothing more: that asker's line is slow, or cut, and the chunk in nobody's hands.
 
@@ -27,8 +27,8 @@ const LAG_NEW: Duration = Duration::from_millis(100);
 /// What takes so many times as long as is usual, and so long at least, takes too long.
 const TOO_LONG: (u32, Duration) = (6, Duration::from_millis(400));
 
-/// So many fresh chunks of other shares for each asker may be on their way from other sources, unless none has come to
-/// anybody for so long.
+/// So many fresh chunks of other shares for each asker may be on their way from other sources when this one is done with its
+/// share, and so long.
 const OTHERS_COMING_MAX: (usize, Duration) = (16, Duration::from_millis(200));
 
 /// A connection.
@@ -45,8 +45,8 @@ pub struct Audience {
     fresh: Bitmap,
     /// What is fresh of the other shares.
     others: Bitmap,
-    /// When one of these last came to somebody, or this source was done with its share.
-    others_came: Option<Time>,
+    /// When this source was done with its share, of all that it has.
+    done_at: Option<Time>,
     /// Chunks of the source when these two were last made.
     known: u32,
     /// Time from choosing a chunk to word that it has come, smoothed over all askers.
@@ -81,7 +81,7 @@ impl Audience {
             share,
             fresh: Bitmap::empty(chunks),
             others: Bitmap::empty(chunks),
-            others_came: None,
+            done_at: None,
             known: 0,
             lag: LAG_NEW,
         }
@@ -96,13 +96,15 @@ impl Audience {
             coming: VecDeque::new(),
             lag: Duration::ZERO,
         });
-        have.iter().for_each(|index| self.has(now, asker, index));
+        for index in have.iter() {
+            self.has(now, asker, index);
+        }
     }
 
-    /// An asker has a chunk, or is being sent it because it asked for it.
-    pub fn has(&mut self, now: Time, asker: AskerId, index: u32) {
+    /// An asker has a chunk, or is being sent it because it asked for it; whether the chunk was fresh until now.
+    pub fn has(&mut self, now: Time, asker: AskerId, index: u32) -> bool {
         let Some(theirs) = self.askers.get_mut(&asker) else {
-            return;
+            return false;
         };
         let place = theirs
             .coming
@@ -114,13 +116,9 @@ impl Audience {
             // One that is slow says little of what is usual.
             self.lag = (self.lag * 7 + lag.min(self.lag * 2)) / 8;
         }
-        if theirs.have.insert(index) {
-            self.out[index as usize] += 1;
-            self.fresh.remove(index);
-            if self.others.remove(index) {
-                self.others_came = Some(now);
-            }
-        }
+        let is_new = theirs.have.insert(index);
+        self.out[index as usize] += u32::from(is_new);
+        self.fresh.remove(index) || self.others.remove(index)
     }
 
     /// A chunk for an asker, of those that the source has: a fresh one, or else one that takes too long. `claim` says of one
@@ -155,6 +153,7 @@ impl Audience {
             self.known = have.count();
             self.fresh = Bitmap::empty(have.len());
             self.others = Bitmap::empty(have.len());
+            self.done_at = None;
             for index in have.iter().filter(|&index| self.out[index as usize] == 0) {
                 let is_own = self.share.contains(index);
                 let part = if is_own {
@@ -171,8 +170,8 @@ impl Audience {
     /// The last fresh chunk of the other shares that can be claimed, unless it may be on its way from another source.
     fn next_of_others(&mut self, now: Time, claim: impl FnMut(u32) -> bool) -> Option<u32> {
         let (each, lag) = OTHERS_COMING_MAX;
-        let came = *self.others_came.get_or_insert(now);
-        if self.others.count() as usize <= each * self.askers.len() && now < came + lag {
+        let done_at = *self.done_at.get_or_insert(now);
+        if self.others.count() as usize <= each * self.askers.len() && now < done_at + lag {
             return None;
         }
         take_claimed(&mut self.others, Bitmap::last, claim)
@@ -307,10 +306,19 @@ mod tests {
             assert_eq!(take(&mut subject, 0), Some(index));
         }
         assert_eq!(take(&mut subject, 199), None);
-        subject.has(at(150), 1, 63);
-        assert_eq!(take(&mut subject, 349), None, "one of them has come");
-        let rest = (0..99).map_while(|_| take(&mut subject, 350));
+        assert!(subject.has(at(199), 1, 63) && !subject.has(at(199), 0, 63));
+        let rest = (0..99).map_while(|_| take(&mut subject, 200));
         assert!(rest.eq((1..62).rev().step_by(2)));
+        // What the source gets later, as a file is being published, the other one gets as well.
+        let mut have = Bitmap::empty(100);
+        let mut subject = Audience::new(100, Share::part(0, 2));
+        subject.join(at(0), 0, &have);
+        for (index, at_ms) in (0..20).zip((0..).step_by(150)) {
+            have.insert(index);
+            let own = (index % 2 == 0).then_some(index);
+            assert_eq!(subject.take(at(at_ms), 0, &have, |_| true), own);
+            assert_eq!(subject.take(at(at_ms), 0, &have, |_| true), None);
+        }
     }
 
     #[test]
@@ -398,7 +406,9 @@ mod tests {
         for turn in 0..19 {
             let (asker, index) = (1 + turn % 2, u32::try_from(turn + 1).expect("few"));
             assert_eq!(take(&mut subject, 50 * turn, asker), Some(index));
-            (0..3).for_each(|all| subject.has(at(50 * turn + 50), all, index));
+            for all in 0..3 {
+                subject.has(at(50 * turn + 50), all, index);
+            }
         }
         let ranks = [0, 1, 2].map(|asker| rank(&subject, 950, asker));
         assert!(ranks[0] > 10 && ranks[1..] == [0, 0], "{ranks:?}");

@@ -1,7 +1,7 @@
-//! What of a content was given out, in a file that all servers of one store read and write.
+//! What of a content is out, in a file that all servers of one store read and write.
 //!
-//! A byte a chunk: who has given it out, counted from one. Nothing waits for anything: if two claim a chunk in the same
-//! moment, it goes out twice. Marks of a server that died are its successor's.
+//! A byte a chunk: who has given it out, or heard of somebody who has it, counted from one. Nothing waits for anything: if
+//! two claim a chunk in the same moment, it goes out twice. Marks of a server that died are its successor's.
 
 use std::{
     fs::{File, OpenOptions},
@@ -10,7 +10,8 @@ use std::{
     path::Path,
 };
 
-/// What servers with one store have given out of a content. A server takes its marks back when nobody asks it any more.
+/// What servers with one store have given out of a content, or know to be out. A server takes its marks back when nobody
+/// asks it any more.
 #[derive(Debug)]
 pub(super) struct Given {
     file: File,
