@@ -312,6 +312,12 @@ impl Slot {
         });
     }
 
+    /// Tells those who watch `old`, in whose place this slot comes, from now on.
+    pub(super) fn take_watchers(&self, old: &Self) {
+        let watchers = mem::take(&mut old.state().watchers);
+        self.state().watchers = watchers;
+    }
+
     /// Reads bytes of chunk `index` from `within` on. Fails if the chunk is not there, or the file changed. Blocks.
     pub fn read(&self, index: u32, within: u32, bytes: &mut [u8]) -> Result<()> {
         self.read_by(index, within, |file, offset| {
