@@ -30,6 +30,7 @@ mod place;
 mod slot;
 
 use marks::Marks;
+use place::is_same_file;
 pub use place::{Place, Stamp};
 pub use slot::{Slot, Watcher};
 
@@ -161,7 +162,13 @@ impl Store {
             let mut table = self.table();
             let slot = match table.slots.get(&id) {
                 // Whoever looked for it meanwhile may have opened it, and watches that one.
-                Some(there) if there.is_in(&folder) && there.place() == *place => there.clone(),
+                Some(there)
+                    if there.is_in(&folder)
+                        && there.place() == *place
+                        && is_same_file(there.file().metadata(), opened.file().metadata()) =>
+                {
+                    there.clone()
+                }
                 Some(old) => {
                     opened.take_watchers(old);
                     opened

@@ -62,7 +62,12 @@ fn who_watched_a_slot_is_told_by_the_one_in_its_place() -> Result<()> {
     assert!(!Arc::ptr_eq(&slot, &old));
     assert!(Arc::ptr_eq(&slot, &store.create(&content, &place)?));
     slot.store(1, &bytes[CHUNK..])?;
+    // That is gone as well: nothing is to be written to what nobody sees.
+    fs::remove_file(slot.path())?;
+    let slot = store.create(&content, &place)?;
+    slot.reset();
     slot.store(0, &bytes[..CHUNK])?;
+    assert_eq!(fs::read(slot.path())?[..CHUNK], bytes[..CHUNK]);
     assert_eq!(*told.0.lock().expect("not poisoned"), [1, 0]);
     Ok(())
 }

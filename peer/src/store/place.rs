@@ -51,6 +51,11 @@ impl Stamp {
     }
 }
 
+/// Whether two files that are there are one, by whatever name.
+pub(super) fn is_same_file(one: io::Result<Metadata>, two: io::Result<Metadata>) -> bool {
+    matches!((one, two), (Ok(one), Ok(two)) if (one.dev(), one.ino()) == (two.dev(), two.ino()))
+}
+
 impl Place {
     /// A file of the store's own.
     pub fn inside() -> Self {

@@ -8,7 +8,7 @@ use super::{
     cached,
     growing::{Frozen, Growing},
     marks::{self, Marks},
-    place::{Place, Stamp},
+    place::{Place, Stamp, is_same_file},
 };
 use crate::{
     buffers::Buffer,
@@ -248,7 +248,7 @@ impl Slot {
     pub(super) fn is_in(&self, folder: &Path) -> bool {
         let ours = self.core.marks.file().metadata();
         let theirs = fs::metadata(folder.join("marks"));
-        matches!((ours, theirs), (Ok(one), Ok(two)) if (one.dev(), one.ino()) == (two.dev(), two.ino()))
+        is_same_file(ours, theirs)
     }
 
     /// Whether another process has removed its folder.
