@@ -291,7 +291,8 @@ fn place(
             }
             return Ok((slot.clone(), false));
         }
-        if slot.have().is_full() {
+        // Whoever removed it is not known to have done so until it is read.
+        if slot.have().is_full() && slot.path().exists() {
             let operand = || {
                 format!(
                     "cannot copy {} to {}",

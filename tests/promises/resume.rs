@@ -140,3 +140,38 @@ fn a_part_that_was_damaged_is_found_and_fetched_again() -> Result<()> {
     assert_eq!(sha256_of(&getter.path("hurt.bin"))?, holding.sha256());
     Ok(())
 }
+
+#[test]
+fn what_was_removed_under_a_running_node_is_fetched_again() -> Result<()> {
+    let swarm = Swarm::start_one()?;
+    let anchor = swarm.anchor(1).address();
+    let publisher = Identity::from_seed([1; 32]);
+    let holding = Holding::random("gone.bin", 40 * 4_096, 4_096, &publisher)?;
+    holding.register(anchor, &publisher)?;
+    let mut gate = Fake::start(publisher, holding.clone(), Manner::Gate(20))?;
+    gate.announce(anchor)?;
+    let getter = swarm.peer("getter")?;
+    let mut serving = getter.serve(&[])?;
+    let mut process = getter.spawn(&["get", "gone.bin", "--json"])?;
+    until(PATIENCE, "the gate to shut", || {
+        Ok((gate.log().asked.len() > 20).then_some(()))
+    })?;
+    process.signal(Signal::SIGINT)?;
+    process.wait(PATIENCE)?.exits(130)?;
+    drop(gate);
+    std::fs::remove_file(getter.path("gone.bin.part"))?;
+
+    let mut honest = Fake::start(
+        Identity::from_seed([2; 32]),
+        holding.clone(),
+        Manner::Honest,
+    )?;
+    honest.announce(anchor)?;
+    getter.get("gone.bin", &[])?;
+    assert_eq!(sha256_of(&getter.path("gone.bin"))?, holding.sha256());
+    std::fs::remove_file(getter.path("gone.bin"))?;
+    getter.get("gone.bin", &[])?;
+    assert_eq!(sha256_of(&getter.path("gone.bin"))?, holding.sha256());
+    ensure!(!serving.process.has_ended()?);
+    Ok(())
+}
