@@ -1,22 +1,75 @@
 //! A download that was killed continues, and gets nothing twice.
 
 use anchorage_peer::identity::Identity;
-use anchorage_tests::{Fake, Holding, Manner, PATIENCE, Swarm, proc, sha256_of, until};
+use anchorage_tests::{
+    Fake, Holding, Manner, PATIENCE, Peer, Process, Swarm, proc, sha256_of, until,
+};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use std::{collections::BTreeSet, time::Instant};
 
+/// A getter, and a source that gives some chunks of a file and then no more.
+struct Halted {
+    swarm: Swarm,
+    holding: Holding,
+    gate: Fake,
+    getter: Peer,
+    name: &'static str,
+    given: usize,
+}
+
+impl Halted {
+    fn start(name: &'static str, chunks: usize, given: usize) -> Result<Self> {
+        let swarm = Swarm::start_one()?;
+        let anchor = swarm.anchor(1).address();
+        let publisher = Identity::from_seed([1; 32]);
+        let holding = Holding::random(name, chunks * 4_096, 4_096, &publisher)?;
+        holding.register(anchor, &publisher)?;
+        let mut gate = Fake::start(publisher, holding.clone(), Manner::Gate(given))?;
+        gate.announce(anchor)?;
+        let getter = swarm.peer("getter")?;
+        Ok(Self {
+            swarm,
+            holding,
+            gate,
+            getter,
+            name,
+            given,
+        })
+    }
+
+    /// Begins to download, until the source gives no more.
+    fn begin(&self) -> Result<Process> {
+        let process = self.getter.spawn(&["get", self.name, "--json"])?;
+        until(PATIENCE, "the gate to shut", || {
+            Ok((self.gate.log().asked.len() > self.given).then_some(()))
+        })?;
+        Ok(process)
+    }
+
+    /// Downloads it all, from another source and whatever is there already.
+    fn end(&self) -> Result<()> {
+        let other = Identity::from_seed([2; 32]);
+        let mut honest = Fake::start(other, self.holding.clone(), Manner::Honest)?;
+        honest.announce(self.swarm.anchor(1).address())?;
+        self.getter.get(self.name, &[])?;
+        let sha256 = sha256_of(&self.getter.path(self.name))?;
+        assert_eq!(sha256, self.holding.sha256());
+        Ok(())
+    }
+}
+
 #[test]
 fn what_was_acknowledged_is_not_downloaded_again() -> Result<()> {
-    let swarm = Swarm::start_one()?;
-    let anchor = swarm.anchor(1).address();
-    let publisher = Identity::from_seed([1; 32]);
-    let holding = Holding::random("resume.bin", 60 * 4_096, 4_096, &publisher)?;
-    holding.register(anchor, &publisher)?;
-    let mut gate = Fake::start(publisher, holding.clone(), Manner::Gate(25))?;
-    gate.announce(anchor)?;
-    let getter = swarm.peer("getter")?;
-    let mut process = getter.spawn(&["get", "resume.bin", "--json"])?;
+    let halted = Halted::start("resume.bin", 60, 25)?;
+    let mut process = halted.begin()?;
+    let Halted {
+        swarm,
+        holding,
+        gate,
+        getter,
+        ..
+    } = halted;
     let acked = until(PATIENCE, "25 acknowledged chunks", || {
         let manifest = getter.manifest("resume.bin")?;
         let acked = manifest
@@ -36,7 +89,7 @@ fn what_was_acknowledged_is_not_downloaded_again() -> Result<()> {
     let start = Instant::now();
     let publisher = Identity::from_seed([1; 32]);
     let mut honest = Fake::start_at(address, publisher, holding.clone(), Manner::Honest)?;
-    honest.announce(anchor)?;
+    honest.announce(swarm.anchor(1).address())?;
     let done = getter.get("resume.bin", &[])?;
     let wanted = honest.log().asked_since(start);
     let twice: Vec<_> = wanted.intersection(&acked).collect();
@@ -89,89 +142,39 @@ fn a_big_download_killed_again_and_again_ends_right() -> Result<()> {
 
 #[test]
 fn ctrl_c_ends_with_130_and_keeps_what_is_there() -> Result<()> {
-    let swarm = Swarm::start_one()?;
-    let anchor = swarm.anchor(1).address();
-    let publisher = Identity::from_seed([1; 32]);
-    let holding = Holding::random("stop.bin", 30 * 4_096, 4_096, &publisher)?;
-    holding.register(anchor, &publisher)?;
-    let mut gate = Fake::start(publisher, holding, Manner::Gate(10))?;
-    gate.announce(anchor)?;
-    let getter = swarm.peer("getter")?;
-    let mut process = getter.spawn(&["get", "stop.bin", "--json"])?;
-    until(PATIENCE, "the gate to shut", || {
-        Ok((gate.log().asked.len() > 10).then_some(()))
-    })?;
+    let halted = Halted::start("stop.bin", 30, 10)?;
+    let mut process = halted.begin()?;
     process.signal(Signal::SIGINT)?;
     process.wait(PATIENCE)?.exits(130)?;
-    assert!(getter.path("stop.bin.part").exists());
-    assert!(!getter.path("stop.bin").exists());
+    assert!(halted.getter.path("stop.bin.part").exists());
+    assert!(!halted.getter.path("stop.bin").exists());
     Ok(())
 }
 
 #[test]
 fn a_part_that_was_damaged_is_found_and_fetched_again() -> Result<()> {
-    let swarm = Swarm::start_one()?;
-    let anchor = swarm.anchor(1).address();
-    let publisher = Identity::from_seed([1; 32]);
-    let holding = Holding::random("hurt.bin", 40 * 4_096, 4_096, &publisher)?;
-    holding.register(anchor, &publisher)?;
-    let mut gate = Fake::start(publisher, holding.clone(), Manner::Gate(20))?;
-    gate.announce(anchor)?;
-    let getter = swarm.peer("getter")?;
-    let mut process = getter.spawn(&["get", "hurt.bin", "--json"])?;
-    until(PATIENCE, "the gate to shut", || {
-        Ok((gate.log().asked.len() > 20).then_some(()))
-    })?;
+    let halted = Halted::start("hurt.bin", 40, 20)?;
+    let mut process = halted.begin()?;
     std::thread::sleep(std::time::Duration::from_millis(500));
     process.signal(Signal::SIGKILL)?;
     process.wait(PATIENCE)?;
-    drop(gate);
-    let part = getter.path("hurt.bin.part");
+    let part = halted.getter.path("hurt.bin.part");
     let bytes = std::fs::read(&part)?;
     std::fs::write(&part, vec![0; bytes.len()])?;
-
-    let mut honest = Fake::start(
-        Identity::from_seed([2; 32]),
-        holding.clone(),
-        Manner::Honest,
-    )?;
-    honest.announce(anchor)?;
-    getter.get("hurt.bin", &[])?;
-    assert_eq!(sha256_of(&getter.path("hurt.bin"))?, holding.sha256());
-    Ok(())
+    halted.end()
 }
 
 #[test]
 fn what_was_removed_under_a_running_node_is_fetched_again() -> Result<()> {
-    let swarm = Swarm::start_one()?;
-    let anchor = swarm.anchor(1).address();
-    let publisher = Identity::from_seed([1; 32]);
-    let holding = Holding::random("gone.bin", 40 * 4_096, 4_096, &publisher)?;
-    holding.register(anchor, &publisher)?;
-    let mut gate = Fake::start(publisher, holding.clone(), Manner::Gate(20))?;
-    gate.announce(anchor)?;
-    let getter = swarm.peer("getter")?;
-    let mut serving = getter.serve(&[])?;
-    let mut process = getter.spawn(&["get", "gone.bin", "--json"])?;
-    until(PATIENCE, "the gate to shut", || {
-        Ok((gate.log().asked.len() > 20).then_some(()))
-    })?;
+    let halted = Halted::start("gone.bin", 40, 20)?;
+    let mut serving = halted.getter.serve(&[])?;
+    let mut process = halted.begin()?;
     process.signal(Signal::SIGINT)?;
     process.wait(PATIENCE)?.exits(130)?;
-    drop(gate);
-    std::fs::remove_file(getter.path("gone.bin.part"))?;
-
-    let mut honest = Fake::start(
-        Identity::from_seed([2; 32]),
-        holding.clone(),
-        Manner::Honest,
-    )?;
-    honest.announce(anchor)?;
-    getter.get("gone.bin", &[])?;
-    assert_eq!(sha256_of(&getter.path("gone.bin"))?, holding.sha256());
-    std::fs::remove_file(getter.path("gone.bin"))?;
-    getter.get("gone.bin", &[])?;
-    assert_eq!(sha256_of(&getter.path("gone.bin"))?, holding.sha256());
+    std::fs::remove_file(halted.getter.path("gone.bin.part"))?;
+    halted.end()?;
+    std::fs::remove_file(halted.getter.path("gone.bin"))?;
+    halted.end()?;
     ensure!(!serving.process.has_ended()?);
     Ok(())
 }
